@@ -1,0 +1,206 @@
+"""params.yaml as typed, frozen, validated settings: every value that changes a result, and none with a default in code.
+
+Read with YAML 1.2 rules, as DVC does, so that `1e-05` is a number. A problem is reported with its dotted path, all
+problems of a file at once, before any heavy import.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from falcon_job.errors import InputError
+
+Precision = Literal["fp32", "fp16", "bf16", "nf4"]
+Template = Literal["squad-v2", "seed"]
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Group(BaseModel):
+    """A group of keys: unknown ones are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelParams(Group):
+    """The frozen base model."""
+
+    source: str = Field(min_length=1)
+    """A local folder (DVC watches it only under data/) or a Hub id such as `tiiuae/falcon-7b`."""
+    revision: str | None
+    """40 hex digits for a Hub id, null for a folder."""
+    precision: Precision
+    """How the frozen base is held and computed."""
+
+    @field_validator("revision")
+    @classmethod
+    def _pinned(cls, revision: str | None) -> str | None:
+        if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise ValueError("must be a full commit of 40 hex digits, as the Hub shows under 'History'")
+        return revision
+
+
+class DatasetParams(Group):
+    """Where questions come from: a file (under data/ DVC watches it) or an https URL."""
+
+    train: str = Field(min_length=1)
+    dev: str = Field(min_length=1)
+    train_sha256: Sha256 | None
+    dev_sha256: Sha256 | None
+
+
+class PromptParams(Group):
+    """How a question is put to the model."""
+
+    template: Template
+
+
+class PreprocessParams(Group):
+    """How records become tokens."""
+
+    max_tokens: Annotated[int, Field(ge=32)]
+    """Longest passage + question + answer, in tokens; a longer passage becomes windows."""
+    validation_fraction: Share
+    """Share of train held out by article (by passage below 10 articles)."""
+    limit: PositiveInt | None
+    """At most this many train questions, whole passages, seeded; null: all."""
+    seed: Annotated[int, Field(ge=0)]
+    """Draws the validation split, the subset of `limit` and the window of an unanswerable question."""
+
+
+class LoraParams(Group):
+    """The adapter; names as in PEFT."""
+
+    r: PositiveInt
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Share
+    target_modules: Annotated[list[str], Field(min_length=1)]
+    use_rslora: bool
+    use_dora: bool
+
+
+class TrainParams(Group):
+    """The optimization; names as in transformers.TrainingArguments where it has one."""
+
+    seed: Annotated[int, Field(ge=0)]
+    epochs: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+    questions_per_step: PositiveInt
+    """Questions of one optimizer step, however they are packed."""
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
+    scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"]
+    warmup_ratio: Share
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    logging_steps: PositiveInt
+    eval_steps: PositiveInt | None
+    """Validation loss every so many steps, beside the one at each epoch's end; null: only there."""
+    save_total_limit: PositiveInt
+    """Checkpoints (one an epoch) kept under scratch/ while training runs."""
+    report_to: list[str]
+    """Trackers handed to transformers.Trainer, such as tensorboard or wandb; empty: none."""
+
+
+class EvaluateParams(Group):
+    """How answers are produced and scored."""
+
+    max_new_tokens: PositiveInt
+    limit: PositiveInt | None
+    """At most this many dev questions, whole passages, the first of the file; null: all."""
+    extractive: bool
+    """Whether an answer that is no span of the passage is replaced by the nearest one."""
+
+
+class ExportParams(Group):
+    """What leaves the job."""
+
+    merge: bool
+    """Whether a merged model is written to dist/ too."""
+    verify: PositiveInt
+    """Validation questions on which the reloaded export must equal the adapter."""
+
+
+class Params(Group):
+    """All of params.yaml."""
+
+    model: ModelParams
+    dataset: DatasetParams
+    prompt: PromptParams
+    preprocess: PreprocessParams
+    lora: LoraParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.train.scheduler == "constant" and self.train.warmup_ratio > 0:
+            raise ValueError("train.warmup_ratio needs train.scheduler constant_with_warmup, linear or cosine")
+        if self.model.revision and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.model.source):
+            raise ValueError("model.revision is for a Hub id (owner/name): set it to null for a folder")
+        for split in ("train", "dev"):
+            if is_url(getattr(self.dataset, split)) and not getattr(self.dataset, f"{split}_sha256"):
+                raise ValueError(f"dataset.{split} is a URL: dataset.{split}_sha256 must name its content")
+        return self
+
+
+def is_url(source: str) -> bool:
+    """Tell a URL from a path."""
+    return source.startswith(("https://", "http://"))
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml.
+
+    Raises:
+        InputError: the file is missing, no YAML mapping, or has bad keys or values; one message names them all.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: write one with `falcon-job preset demo`") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold groups of keys (model, dataset, ...): write one with `falcon-job preset demo`")
+    return validate(content, str(path))
+
+
+def validate(content: dict[str, Any], where: str) -> Params:
+    """Return `content` as `Params`; `where` names its file in errors.
+
+    Raises:
+        InputError: bad keys or values, all named in one message.
+    """
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(dict(problem)) for problem in error.errors()]
+        head = f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise InputError("\n".join([head, *(f"  {problem}" for problem in problems)])) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """One line for one pydantic error: dotted path, what is wrong, the value, the nearest key where one is unknown."""
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location) or "combination"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path, _known_keys(), n=1, cutoff=0.5)
+        return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
+    if problem["type"] == "missing":
+        return f"{path}: missing; presets/demo.yaml shows a value"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" + (f" (got {problem['input']!r})" if location else "")
+
+
+def _known_keys() -> list[str]:
+    groups = {name: field.annotation for name, field in Params.model_fields.items()}
+    keys = [f"{group}.{key}" for group, model in groups.items() if model for key in model.model_fields]
+    return [*groups, *keys]

@@ -1,0 +1,95 @@
+"""Where every file of a clone lies: the paths that stages and commands share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from falcon_job.errors import InputError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The files of one clone, relative to the folder that holds its dvc.yaml."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Workspace":
+        """Return the workspace of the nearest dvc.yaml at or above `start` (default: the current directory).
+
+        Raises:
+            InputError: no folder above holds a dvc.yaml.
+        """
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "dvc.yaml").is_file():
+                return cls(folder)
+        raise InputError(f"no dvc.yaml in {here} or any folder above: run this inside a clone of falcon_job")
+
+    def path(self, relative: str) -> Path:
+        """Return a path of the clone as an absolute path; an absolute `relative` stays as it is."""
+        return self.root / relative
+
+    @property
+    def params(self) -> Path:
+        """The settings of the run."""
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        """Input data, tracked by data.dvc."""
+        return self.root / "data"
+
+    @property
+    def raw(self) -> Path:
+        """Fetched datasets, byte for byte, with manifest.json."""
+        return self.root / "build" / "raw"
+
+    @property
+    def base(self) -> Path:
+        """The resolved base model: source, revision and the hash of each file."""
+        return self.root / "build" / "base.json"
+
+    @property
+    def dataset(self) -> Path:
+        """Tokenized train, validation and dev questions (Arrow)."""
+        return self.root / "build" / "dataset"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained LoRA adapter (PEFT)."""
+        return self.root / "build" / "adapter"
+
+    @property
+    def export(self) -> Path:
+        """The package that leaves the job: adapter, tokenizer, prompt, model card, checksums."""
+        return self.root / "build" / "export"
+
+    @property
+    def build(self) -> Path:
+        """Stage outputs, cached by DVC."""
+        return self.root / "build"
+
+    @property
+    def reports(self) -> Path:
+        """Numbers only, in Git."""
+        return self.root / "reports"
+
+    @property
+    def dist(self) -> Path:
+        """Merged models, outside Git and DVC."""
+        return self.root / "dist"
+
+    @property
+    def scratch(self) -> Path:
+        """Checkpoints, locks, logs and partial downloads: ignored by Git and DVC."""
+        return self.root / "scratch"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Trainer checkpoints, one folder a fingerprint of all that the result depends on."""
+        return self.scratch / "checkpoints"
+
+    @property
+    def downloads(self) -> Path:
+        """Downloads, complete and partial, named by their sha256."""
+        return self.scratch / "downloads"
