@@ -22,9 +22,15 @@ class MachineError(JobError):
     exit_code = 3
 
 
-class Stopped(BaseException):  # noqa: N818 - like KeyboardInterrupt: not an error, and no `except Exception` may eat it
+class Stopped(BaseException):
     """A signal asked the process to stop."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, for an error of ours that quotes it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -7,9 +7,9 @@ problems of a file at once, before any heavy import.
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -139,17 +139,6 @@ class Params(Group):
     evaluate: EvaluateParams
     export: ExportParams
 
-    @model_validator(mode="after")
-    def _combinations(self) -> Self:
-        if self.train.scheduler == "constant" and self.train.warmup_ratio > 0:
-            raise ValueError("train.warmup_ratio needs train.scheduler constant_with_warmup, linear or cosine")
-        if self.model.revision and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.model.source):
-            raise ValueError("model.revision is for a Hub id (owner/name): set it to null for a folder")
-        for split in ("train", "dev"):
-            if is_url(getattr(self.dataset, split)) and not getattr(self.dataset, f"{split}_sha256"):
-                raise ValueError(f"dataset.{split} is a URL: dataset.{split}_sha256 must name its content")
-        return self
-
 
 def is_url(source: str) -> bool:
     """Tell a URL from a path."""
@@ -169,7 +158,9 @@ def load_params(path: Path) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} must hold groups of keys (model, dataset, ...): write one with `falcon-job preset demo`")
+        raise InputError(
+            f"{path} must hold groups of keys (model, dataset, ...): write one with `falcon-job preset demo`"
+        )
     return validate(content, str(path))
 
 
@@ -180,24 +171,40 @@ def validate(content: dict[str, Any], where: str) -> Params:
         InputError: bad keys or values, all named in one message.
     """
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
+        problems = _clashes(params)
     except ValidationError as error:
         problems = [_explain(dict(problem)) for problem in error.errors()]
+    if problems:
         head = f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}"
         raise InputError("\n".join([head, *(f"  {problem}" for problem in problems)])) from None
+    return params
+
+
+def _clashes(params: Params) -> list[str]:
+    """Return what is wrong between keys that are right by themselves."""
+    problems = []
+    if params.train.scheduler == "constant" and params.train.warmup_ratio > 0:
+        problems.append("train.warmup_ratio: scheduler constant has no warmup; set 0, or use constant_with_warmup")
+    if params.model.revision and not re.fullmatch(r"[\w.-]+/[\w.-]+", params.model.source):
+        problems.append("model.revision: is for a Hub id (owner/name); set null for a folder")
+    for split in ("train", "dev"):
+        if is_url(getattr(params.dataset, split)) and not getattr(params.dataset, f"{split}_sha256"):
+            problems.append(f"dataset.{split}_sha256: a URL needs it; `sha256sum FILE` prints it")
+    return problems
 
 
 def _explain(problem: dict[str, Any]) -> str:
     """One line for one pydantic error: dotted path, what is wrong, the value, the nearest key where one is unknown."""
     location = [str(part) for part in problem["loc"]]
-    path = ".".join(location) or "combination"
+    path = ".".join(location)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path, _known_keys(), n=1, cutoff=0.5)
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
     if problem["type"] == "missing":
         return f"{path}: missing; presets/demo.yaml shows a value"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" + (f" (got {problem['input']!r})" if location else "")
+    return f"{path}: {message} (got {problem['input']!r})"
 
 
 def _known_keys() -> list[str]:

@@ -1,0 +1,14 @@
+"""`python -m falcon_job`: the command line."""
+
+import sys
+
+try:
+    from falcon_job.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"Error: {sys.executable} lacks {error.name}: activate the environment (`. .venv/bin/activate`, on Windows "
+        "`.venv\\Scripts\\activate`), or make it with `make env`"
+    )
+
+if __name__ == "__main__":
+    main()

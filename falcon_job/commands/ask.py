@@ -1,0 +1,158 @@
+"""`falcon-job ask`: answer questions with the trained model, loaded once."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from falcon_job.errors import InputError
+from falcon_job.inference.package import Package, open_package
+from falcon_job.inference.replies import Reply, reply_to
+from falcon_job.inference.scoring import make_generator
+from falcon_job.model.adapter import load_adapter
+from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.tokenizer import make_encoder
+from falcon_job.qa.dataset import Passage, Question
+from falcon_job.qa.examples import ExampleEncoder, Tally
+from falcon_job.sources.base_model import locate
+from falcon_job.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its passage; None for a model trained without."""
+
+    question: str
+    context: str | None
+    id: str | None = None
+
+
+class Answerer:
+    """A loaded model that answers questions about passages of any length."""
+
+    def __init__(self, package: Package, workspace: Workspace) -> None:
+        folder = locate(workspace, package.base)
+        base = load_base(folder, package.params.model.precision, choose_device())
+        encoder = make_encoder(folder, package.template)
+        self._package = package
+        self._examples = ExampleEncoder(encoder, package.max_tokens, package.params.preprocess.seed)
+        self._generator = make_generator(load_adapter(base, package.folder), encoder, package.params)
+
+    def answer(self, asked: list[Asked]) -> list[Reply]:
+        """Return a reply to each question.
+
+        Raises:
+            InputError: a question lacks its passage, or has one that the model was trained without.
+        """
+        for one in asked:
+            if (one.context is None) != self._package.closed_book:
+                raise InputError(_passage_problem(one, closed_book=self._package.closed_book))
+        passages = [
+            Passage(article="", text=one.context, questions=(Question(id=str(i), text=one.question, answers=()),))
+            for i, one in enumerate(asked)
+        ]
+        rows = self._examples.scoring(passages, self._package.answer_tokens, Tally())
+        return reply_to(rows, self._generator, extractive=self._package.params.evaluate.extractive)
+
+
+def _passage_problem(asked: Asked, *, closed_book: bool) -> str:
+    if closed_book:
+        return "this model was trained without passages: leave out --context and `context`"
+    return (
+        f"no passage for the question {asked.question!r}: this model answers from a passage; give --context FILE, or a "
+        "`context` in each row of --input"
+    )
+
+
+def ask(
+    folder: Path | None, context: Path | None, question: str | None, questions: Path | None, *, as_json: bool
+) -> None:
+    """Answer one question, those of a file, or those typed at the prompt.
+
+    Raises:
+        InputError: the options do not go together, a file cannot be read, or there is no trained model.
+    """
+    if questions and (question or context):
+        raise InputError("--input goes without --question and --context: its rows hold both")
+    workspace = Workspace.find()
+    package = open_package(folder, workspace)
+    passage = _read(context) if context else None
+    batch = _read_questions(questions) if questions else [Asked(question, passage)] if question else None
+    answerer = Answerer(package, workspace)
+    if batch is not None:
+        for asked, reply in zip(batch, answerer.answer(batch), strict=True):
+            _print(asked, reply, as_json=as_json)
+        return
+    for asked in _typed(passage, closed_book=package.closed_book):
+        _print(asked, answerer.answer([asked])[0], as_json=as_json)
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: name a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8: save it as UTF-8") from None
+    if not text.strip():
+        raise InputError(f"{path} is empty: put the passage in it")
+    return text
+
+
+def _read_questions(path: Path) -> list[Asked]:
+    asked = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if line.strip():
+            asked.append(_parse(line, f"{path}, line {number}"))
+    return asked
+
+
+def _parse(line: str, where: str) -> Asked:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: no JSON ({error}): write one object a line") from None
+    question = row.get("question") if isinstance(row, dict) else None
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f'{where}: no question: write {{"question": "...", "context": "..."}}')
+    context = row.get("context")
+    if context is not None and (not isinstance(context, str) or not context.strip()):
+        raise InputError(f"{where}: `context` must be the text of the passage, or be left out")
+    return Asked(question, context, row.get("id"))
+
+
+def _typed(passage: str | None, *, closed_book: bool) -> Iterator[Asked]:
+    """Yield what is typed, a line each, until the end of input; the first line is the passage where one is needed."""
+    interactive = sys.stdin.isatty()
+    if passage is None and not closed_book:
+        passage = _line("passage (one line)", interactive=interactive)
+    while (passage or closed_book) and (question := _line("question", interactive=interactive)):
+        yield Asked(question, passage)
+
+
+def _line(name: str, *, interactive: bool) -> str:
+    """Return the next line that is not blank, "" at the end of input."""
+    while True:
+        if interactive:
+            click.echo(f"{name}> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line or line.strip():
+            return line.strip()
+
+
+def _print(asked: Asked, reply: Reply, *, as_json: bool) -> None:
+    if as_json:
+        answer = {
+            "id": asked.id,
+            "question": asked.question,
+            "answer": reply.answer,
+            "answered": bool(reply.answer),
+            "best_guess": reply.forced,
+            "no_answer_probability": reply.no_answer_probability,
+        }
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        click.echo(reply.answer or f"(no answer in the passage; best guess: {reply.forced})")

@@ -1,0 +1,77 @@
+"""Run one stage: params checked first, its lock held, a log file, clean stops, time and exit code left for `run`."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+
+from falcon_job.commands.locks import lock
+from falcon_job.errors import JobError, Stopped
+from falcon_job.files import write_json
+from falcon_job.params import Params, load_params
+from falcon_job.workspace import Workspace
+
+EXIT_CODE_FILE = "FALCON_JOB_EXIT_CODE_FILE"
+"""Names the file in which `run` finds a failed stage's exit code: DVC answers 255 for all of them."""
+
+logger = logging.getLogger("falcon_job")
+
+
+def run_stage(name: str) -> None:
+    """Run stage `name` in the workspace around the current directory."""
+    with _exit_code_left_for_run(), _stopped_by_signals():
+        workspace = Workspace.find()
+        params = load_params(workspace.params)
+        _log_to_console_and_file(workspace, name)
+        with lock(workspace, name):
+            work: Callable[[Params, Workspace], None] = getattr(
+                importlib.import_module(f"falcon_job.stages.{name}"), name
+            )
+            started = time.perf_counter()
+            work(params, workspace)
+            seconds = round(time.perf_counter() - started, 2)
+            write_json(workspace.scratch / "times" / f"{name}.json", {"seconds": seconds})
+            logger.info("done in %.1f s", seconds)
+
+
+def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
+    folder = workspace.scratch / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / f"{datetime.now():%Y%m%d-%H%M%S}-{name}.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    logging.getLogger().addHandler(file)
+    logger.addHandler(console)
+    logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into `Stopped`, once: what cleans up is not stopped again."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
+    yield
+
+
+@contextmanager
+def _exit_code_left_for_run() -> Iterator[None]:
+    try:
+        yield
+    except (JobError, Stopped) as error:
+        if path := os.environ.get(EXIT_CODE_FILE):
+            with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(str(error.exit_code))
+        raise

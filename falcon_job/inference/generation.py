@@ -1,0 +1,104 @@
+"""Greedy answers and the probability of "no answer", for many prompts at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from falcon_job.qa.encode import PromptEncoder
+
+T = TypeVar("T")
+Model = torch.nn.Module
+"""A causal language model of transformers, bare or with a PEFT adapter."""
+
+
+class Generator:
+    """Answers prompts with one model; batches are left-padded and sorted by length."""
+
+    def __init__(self, model: Model, encoder: PromptEncoder, max_new_tokens: int, tokens_per_batch: int) -> None:
+        """Keep a model in evaluation mode.
+
+        Args:
+            model: the language model.
+            encoder: tokenizes the no-answer phrase and reads generated tokens.
+            max_new_tokens: longest answer, end-of-text included.
+            tokens_per_batch: most slots of a batch, new tokens included; a longer prompt is a batch of its own.
+        """
+        self._model = model.eval()
+        self._encoder = encoder
+        self._max_new_tokens = max_new_tokens
+        self._tokens_per_batch = tokens_per_batch
+        self._device = next(model.parameters()).device
+
+    def answers(self, prompts: Sequence[Sequence[int]], *, forced: bool = False) -> list[str]:
+        """Return the greedy answer to each prompt, "" for the no-answer phrase.
+
+        Args:
+            prompts: token ids up to where the answer begins.
+            forced: rule out the phrase, by its first token, so that each answer is a guess.
+        """
+        settings = GenerationConfig(
+            max_new_tokens=self._max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            eos_token_id=self._encoder.eos_token_id,
+            pad_token_id=self._encoder.pad_token_id,
+            begin_suppress_tokens=[self._encoder.answer(None)[0]] if forced else None,
+        )
+
+        def generate(batch: Sequence[Sequence[int]]) -> list[str]:
+            inputs = self._pad(batch)
+            output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
+            return [self._encoder.read(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+        return self._in_batches(prompts, self._max_new_tokens, generate)
+
+    def no_answer_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """Return P(no-answer phrase, end-of-text | prompt) for each prompt, 0 to 1."""
+        phrase = torch.tensor(self._encoder.answer(None), device=self._device)
+
+        def score(batch: Sequence[Sequence[int]]) -> list[float]:
+            inputs = self._pad([[*prompt, *phrase.tolist()] for prompt in batch])
+            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            logits = self._model(
+                **inputs, position_ids=positions, logits_to_keep=len(phrase) + 1, use_cache=False
+            ).logits
+            log_probabilities = logits[:, :-1].float().log_softmax(-1)
+            chosen = log_probabilities.gather(-1, phrase.expand(len(batch), -1)[..., None])
+            return [float(p) for p in chosen.sum((1, 2)).exp()]
+
+        return self._in_batches(prompts, len(phrase), score)
+
+    @torch.inference_mode()
+    def _in_batches(
+        self, prompts: Sequence[Sequence[int]], extra: int, work: Callable[[Sequence[Sequence[int]]], list[T]]
+    ) -> list[T]:
+        results: dict[int, T] = {}
+        for numbers in _batches([len(prompt) + extra for prompt in prompts], self._tokens_per_batch):
+            results.update(zip(numbers, work([prompts[i] for i in numbers]), strict=True))
+        return [results[i] for i in range(len(prompts))]
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        width = max(map(len, rows))
+        pad = self._encoder.pad_token_id
+        return {
+            "input_ids": torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=self._device),
+            "attention_mask": torch.tensor(
+                [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._device
+            ),
+        }
+
+
+def _batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Yield the numbers of the rows of each batch, longest first: rows times longest is at most `tokens_per_batch`."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,58 @@
+"""What baseline and evaluate share: ask a model all of dev and write the official files."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from falcon_job.files import write_json
+from falcon_job.inference.evaluation import Numbers, evaluate_replies
+from falcon_job.inference.generation import Generator, Model
+from falcon_job.inference.replies import Reply, reply_to
+from falcon_job.machine import machine
+from falcon_job.model.tokenizer import make_encoder
+from falcon_job.params import Params
+from falcon_job.qa.encode import PromptEncoder
+from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.qa.splits import spread
+from falcon_job.qa.store import Split
+from falcon_job.workspace import Workspace
+
+AUTO_TOKENS_PER_BATCH = 8192
+
+
+def score_dev(
+    model: Model, tokenizer_folder: Path, params: Params, workspace: Workspace
+) -> tuple[list[Reply], Numbers]:
+    """Answer dev and return the replies with the content of eval.json."""
+    started = time.perf_counter()
+    split = Split(workspace.dataset / "dev.arrow")
+    rows = _rows_to_ask(split, params.evaluate.limit)
+    encoder = make_encoder(tokenizer_folder, TEMPLATES[params.prompt.template])
+    generator = make_generator(model, encoder, params)
+    replies = reply_to((split[i] for i in rows), generator, extractive=params.evaluate.extractive)
+    numbers = evaluate_replies(replies)
+    seconds = time.perf_counter() - started
+    numbers["run"] = {"seconds": round(seconds, 2), "questions_per_second": round(len(replies) / seconds, 2)}
+    return replies, numbers
+
+
+def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
+    """Return the rows of the passages that `limit` leaves, each with all its windows."""
+    questions = dict(zip(split.passages, split.question_counts, strict=True))
+    passages = list(questions)
+    chosen = {passages[i] for i in spread(list(questions.values()), limit)}
+    return [i for i, passage in enumerate(split.passages) if passage in chosen]
+
+
+def make_generator(model: Model, encoder: PromptEncoder, params: Params) -> Generator:
+    """Return a generator with the limits of `params` and of this machine."""
+    wanted = machine().tokens_per_pack
+    tokens_per_batch = AUTO_TOKENS_PER_BATCH if wanted == "auto" else wanted
+    return Generator(model, encoder, params.evaluate.max_new_tokens, tokens_per_batch)
+
+
+def write_official_files(replies: Sequence[Reply], folder: Path) -> None:
+    """Write predictions.json, forced.json and na_prob.json in the official evaluator's formats."""
+    write_json(folder / "predictions.json", {reply.question.id: reply.answer for reply in replies})
+    write_json(folder / "forced.json", {reply.question.id: reply.forced for reply in replies})
+    write_json(folder / "na_prob.json", {reply.question.id: reply.no_answer_probability for reply in replies})

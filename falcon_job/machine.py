@@ -1,0 +1,38 @@
+"""What only changes speed or memory: FALCON_JOB_* variables, also read from a .env file; never params."""
+
+from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from falcon_job.errors import InputError
+
+Auto = Literal["auto"]
+
+
+class Machine(BaseSettings):
+    """Settings of this machine; `auto` is resolved where the setting is used."""
+
+    model_config = SettingsConfigDict(env_prefix="FALCON_JOB_", env_file=".env", extra="ignore", frozen=True)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    tokens_per_pack: Auto | Annotated[int, Field(gt=0)] = "auto"
+    """Slots of one packed row, and tokens of one batch of generation."""
+    workers: Auto | Annotated[int, Field(ge=0)] = "auto"
+    """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
+
+
+@cache
+def machine() -> Machine:
+    """Return the settings of this machine.
+
+    Raises:
+        InputError: a variable has an impossible value.
+    """
+    try:
+        return Machine()
+    except ValidationError as error:
+        problems = [f"FALCON_JOB_{str(e['loc'][0]).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise InputError("\n".join(dict.fromkeys(problems))) from None

@@ -1,0 +1,1 @@
+"""The language model: loading, precision, adapter; compat.py holds every patch of a library."""

@@ -1,0 +1,127 @@
+"""Load a frozen base model in a precision; refuse what would be silently wrong."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from falcon_job.errors import InputError, JobError, MachineError, first_line
+from falcon_job.machine import machine
+from falcon_job.model.compat import quantizable_falcon
+from falcon_job.params import Precision
+
+logger = logging.getLogger(__name__)
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "nf4": torch.bfloat16,
+}
+
+
+def choose_device() -> torch.device:
+    """Return the device of this machine's settings.
+
+    Raises:
+        MachineError: CUDA is asked for and there is none.
+    """
+    wanted = machine().device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise MachineError("FALCON_JOB_DEVICE=cuda, but torch sees no CUDA device: unset it to run on the CPU")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
+    """Load a causal language model from local safetensors, frozen, in evaluation mode, under sdpa attention.
+
+    Args:
+        folder: config.json and *.safetensors.
+        precision: how weights are held and computed; nf4 is bitsandbytes' double-quantized 4-bit.
+        device: where the model lives.
+
+    Raises:
+        InputError: no causal language model, or one that packing cannot serve.
+        MachineError: the precision does not run on the device.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise MachineError(
+            "model.precision fp16 needs a GPU (its gradients are scaled there): use bf16 or fp32 on a CPU"
+        )
+    config = _load_config(folder)
+    quantized = precision == "nf4"
+    with quantizable_falcon() if quantized else nullcontext():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[precision],
+            attn_implementation="sdpa",
+            device_map={"": device} if quantized else None,
+            quantization_config=_nf4() if quantized else None,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    if quantized:
+        count = check_quantized(model)
+        logger.info("nf4: %d linear layers hold 4-bit weights", count)
+    else:
+        model = model.to(device)  # type: ignore[arg-type]
+    model.requires_grad_(requires_grad=False)
+    model.train(mode=False)
+    return model
+
+
+def _load_config(folder: Path) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no model that transformers loads: {first_line(error)}") from None
+    if getattr(config, "alibi", False):
+        raise InputError(
+            f"{folder}: its attention uses alibi (Falcon-RW), whose distances prefix-tree packing would change: "
+            "use a rotary model such as Falcon-7B"
+        )
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise InputError(
+            f"{folder}: a {config.model_type} model is no causal language model: name another model.source"
+        )
+    return config
+
+
+def _nf4() -> BitsAndBytesConfig:
+    """Return QLoRA's 4-bit format with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES["nf4"],
+    )
+
+
+def check_quantized(model: PreTrainedModel) -> int:
+    """Return how many linear layers hold 4-bit weights.
+
+    Raises:
+        JobError: a linear layer other than the output head does not, whatever the model says of itself.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    head = model.get_output_embeddings()
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    left = [name for name, module in linear.items() if not isinstance(module, Linear4bit)]
+    if left or not linear:
+        some = ", ".join(left[:3]) or "none found"
+        raise JobError(
+            f"nf4: {len(left)} of {len(linear)} linear layers were not quantized ({some}): the installed transformers "
+            "does not quantize this model; use model.precision bf16"
+        )
+    return len(linear)

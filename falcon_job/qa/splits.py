@@ -1,0 +1,62 @@
+"""Which passages train, which validate, which are left out: whole groups, drawn by a seed."""
+
+import random
+from collections.abc import Sequence
+
+from falcon_job.errors import InputError
+from falcon_job.qa.dataset import Passage
+
+MIN_ARTICLES = 10
+"""Below this many articles a split by article would leave too few, and passages are split instead."""
+
+
+def split_validation(passages: Sequence[Passage], fraction: float, seed: int) -> tuple[list[Passage], list[Passage]]:
+    """Split into train and validation by article where there are enough, else by passage.
+
+    At least one group is held out when `fraction` is above 0. Both parts keep the order of the file.
+
+    Raises:
+        InputError: there is only one group.
+    """
+    if fraction == 0:
+        return list(passages), []
+    articles = list(dict.fromkeys(passage.article for passage in passages))
+    by_article = len(articles) >= MIN_ARTICLES
+    groups: Sequence[object] = articles if by_article else range(len(passages))
+    if len(groups) < 2:
+        raise InputError("dataset.train has a single passage: set preprocess.validation_fraction to 0")
+    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    held_out = set(random.Random(seed).sample(groups, count))
+    belongs = [(passage.article if by_article else i) in held_out for i, passage in enumerate(passages)]
+    train = [passage for passage, held in zip(passages, belongs, strict=True) if not held]
+    validation = [passage for passage, held in zip(passages, belongs, strict=True) if held]
+    return train, validation
+
+
+def take_passages(passages: Sequence[Passage], limit: int | None, seed: int) -> list[Passage]:
+    """Return whole passages with at most `limit` questions (at least one passage), seeded, in file order."""
+    if limit is None:
+        return list(passages)
+    order = random.Random(seed).sample(range(len(passages)), len(passages))
+    chosen: list[int] = []
+    total = 0
+    for i in order:
+        count = len(passages[i].questions)
+        if not chosen or total + count <= limit:
+            chosen.append(i)
+            total += count
+    return [passages[i] for i in sorted(chosen)]
+
+
+def spread(question_counts: Sequence[int], limit: int | None) -> list[int]:
+    """Return numbers of passages spread evenly over a file, with at most `limit` questions (at least one passage)."""
+    if limit is None:
+        return list(range(len(question_counts)))
+    step = max(1, -(-sum(question_counts) // limit))
+    chosen: list[int] = []
+    total = 0
+    for i in range(0, len(question_counts), step):
+        if not chosen or total + question_counts[i] <= limit:
+            chosen.append(i)
+            total += question_counts[i]
+    return chosen

@@ -1,0 +1,43 @@
+"""Where and with what a result was made."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+LIBRARIES = ("falcon-job", "torch", "transformers", "peft", "bitsandbytes", "dvc")
+
+
+def provenance(root: Path) -> dict[str, object]:
+    """Return date (UTC), commit, Python, libraries and processor of this run."""
+    from falcon_job import __version__
+
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(root),
+        "python": platform.python_version(),
+        "libraries": {"falcon-job": __version__, **{name: version(name) for name in LIBRARIES[1:]}},
+        "machine": _machine(),
+    }
+
+
+def _commit(root: Path) -> str | None:
+    """Return the commit of the clone, marked where files differ from it; None without git."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"

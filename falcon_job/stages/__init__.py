@@ -1,0 +1,1 @@
+"""One module a DVC stage: thin, reads and writes the workspace."""

@@ -1,0 +1,21 @@
+"""`falcon-job baseline`: score the untuned model with the code that scores the tuned one.
+
+Reads build/dataset and build/base.json; writes build/baseline/ and reports/baseline.json.
+"""
+
+from falcon_job.files import new_folder, write_json
+from falcon_job.inference.scoring import score_dev, write_official_files
+from falcon_job.model.loading import choose_device, load_base
+from falcon_job.params import Params
+from falcon_job.sources.base_model import locate
+from falcon_job.workspace import Workspace
+
+
+def baseline(params: Params, workspace: Workspace) -> None:
+    """Answer dev with the base model alone."""
+    base_folder = locate(workspace)
+    model = load_base(base_folder, params.model.precision, choose_device())
+    replies, numbers = score_dev(model, base_folder, params, workspace)
+    with new_folder(workspace.build / "baseline") as folder:
+        write_official_files(replies, folder)
+    write_json(workspace.reports / "baseline.json", numbers)

@@ -1,0 +1,27 @@
+"""`falcon-job evaluate`: answer dev with the adapter and score it with the official SQuAD v2 numbers.
+
+Reads build/adapter, build/dataset and build/base.json; writes build/{predictions,forced,na_prob,samples}.json,
+reports/eval.json, reports/threshold.csv and reports/answerability.csv.
+"""
+
+from falcon_job.files import write_csv, write_json
+from falcon_job.inference.evaluation import answerability, samples, threshold_curve
+from falcon_job.inference.scoring import score_dev, write_official_files
+from falcon_job.model.adapter import load_adapter
+from falcon_job.model.loading import choose_device, load_base
+from falcon_job.params import Params
+from falcon_job.sources.base_model import locate
+from falcon_job.workspace import Workspace
+
+
+def evaluate(params: Params, workspace: Workspace) -> None:
+    """Answer dev with the tuned model."""
+    base_folder = locate(workspace)
+    base = load_base(base_folder, params.model.precision, choose_device())
+    model = load_adapter(base, workspace.adapter)
+    replies, numbers = score_dev(model, base_folder, params, workspace)
+    write_official_files(replies, workspace.build)
+    write_json(workspace.build / "samples.json", samples(replies))
+    write_csv(workspace.reports / "threshold.csv", ("threshold", "exact", "f1"), threshold_curve(replies))
+    write_csv(workspace.reports / "answerability.csv", ("actual", "predicted"), answerability(replies))
+    write_json(workspace.reports / "eval.json", numbers)

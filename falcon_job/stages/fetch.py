@@ -1,0 +1,17 @@
+"""Stage fetch: bring the datasets to build/raw and pin the base model in build/base.json."""
+
+from falcon_job.params import Params
+from falcon_job.sources.base_model import pin
+from falcon_job.sources.datasets import fetch_datasets
+from falcon_job.workspace import Workspace
+
+
+def fetch(params: Params, workspace: Workspace) -> None:
+    """Fetch what params name, checked by hash; later stages need the network only for missing weights.
+
+    Raises:
+        InputError: params name something that is missing, refused, incomplete or has another hash.
+        JobError: the network or the disk failed.
+    """
+    fetch_datasets(params.dataset, workspace)
+    pin(params.model, workspace).write(workspace.base)

@@ -1,0 +1,107 @@
+"""`falcon-job preprocess`: validate the questions and turn them into tokens.
+
+Reads build/raw and build/base.json (the tokenizer); writes build/dataset/{train,validation,dev}.arrow and
+reports/data.json.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from falcon_job.errors import InputError
+from falcon_job.files import new_folder, write_json
+from falcon_job.model.tokenizer import make_encoder
+from falcon_job.params import Params
+from falcon_job.qa.dataset import Passage, check_disjoint, read_passages
+from falcon_job.qa.examples import ExampleEncoder, Tally
+from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.qa.splits import split_validation, take_passages
+from falcon_job.qa.store import Split, write_split
+from falcon_job.sources.base_model import locate
+from falcon_job.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Counts = dict[str, int | float]
+
+
+def preprocess(params: Params, workspace: Workspace) -> None:
+    """Write the tokenized splits and the report on them.
+
+    Raises:
+        InputError: bad records, all of a file at once, or a tokenizer that cannot serve.
+    """
+    encoder = make_encoder(locate(workspace), TEMPLATES[params.prompt.template])
+    settings = params.preprocess
+    examples = ExampleEncoder(encoder, settings.max_tokens, settings.seed)
+
+    read_train, dev = (read_passages(_raw_file(workspace, split)) for split in ("train", "dev"))
+    overlaps = check_disjoint(read_train, dev)
+    for overlap in overlaps:
+        logger.warning("train and dev overlap: %s", overlap)
+    chosen = take_passages(read_train, settings.limit, settings.seed)
+    train, validation = split_validation(chosen, settings.validation_fraction, settings.seed)
+
+    tallies = {name: Tally() for name in ("train", "validation", "dev")}
+    with new_folder(workspace.dataset) as folder:
+        for name, passages in (("train", train), ("validation", validation)):
+            write_split(folder / f"{name}.arrow", examples.training(passages, tallies[name]))
+        longest = _longest_answer(Split(folder / "train.arrow"))
+        write_split(folder / "dev.arrow", examples.scoring(dev, longest, tallies["dev"]))
+        write_json(
+            folder / "settings.json",
+            {
+                "max_tokens": settings.max_tokens,
+                "answer_tokens": longest,
+                "closed_book": train[0].text is None,
+            },
+        )
+        report = {
+            name: _describe(passages, Split(folder / f"{name}.arrow"), tallies[name])
+            for name, passages in (("train", train), ("validation", validation), ("dev", dev))
+        }
+    if not report["train"]["kept"]:
+        raise InputError(f"dataset.train: none of its questions can be trained on ({dict(tallies['train'].dropped)})")
+    left_out = sum(len(p.questions) for p in read_train) - sum(len(p.questions) for p in chosen)
+    write_json(workspace.reports / "data.json", {**report, "left_out_by_limit": left_out, "overlaps": len(overlaps)})
+    logger.info("train %(kept)d questions on %(passages)d passages", report["train"])
+    for name, tally in tallies.items():
+        for reason, count in tally.dropped.items():
+            if count:
+                logger.warning("%s: dropped %d questions: %s", name, count, reason)
+
+
+def _raw_file(workspace: Workspace, split: str) -> Path:
+    found = sorted(workspace.raw.glob(f"{split}.*"))
+    if not found:
+        raise InputError(f"{workspace.raw} holds no {split} file: run `falcon-job run fetch`")
+    return found[0]
+
+
+def _longest_answer(train: Split) -> int:
+    """Return the tokens kept free for an answer that is not known yet: the longest one trained on."""
+    return max((len(q.answer_ids) for i in range(len(train)) for q in train[i].questions), default=1)
+
+
+def _describe(passages: Sequence[Passage], split: Split, tally: Tally) -> dict[str, int | Counts]:
+    """Return counts of records, and tokens in sequences and in trees."""
+    rows = [split[i] for i in range(len(split))]
+    questions = [question for row in rows for question in row.questions]
+    lengths = sorted(len(row.prefix_ids) + len(q.prompt_ids) + len(q.answer_ids) for row in rows for q in row.questions)
+    shared = sum(len(row.prefix_ids) for row in rows) + sum(len(q.prompt_ids) + len(q.answer_ids) for q in questions)
+    return {
+        "articles": len({passage.article for passage in passages}),
+        "passages": len(passages),
+        "questions": sum(len(passage.questions) for passage in passages),
+        "kept": len({question.id for question in questions}),
+        "unanswerable": len({question.id for question in questions if not question.answers}),
+        "windowed": tally.windowed_passages,
+        "windows": len(rows),
+        "dropped": dict(sorted(tally.dropped.items())),
+        "tokens": {
+            "median": lengths[len(lengths) // 2] if lengths else 0,
+            "longest": lengths[-1] if lengths else 0,
+            "separate": sum(lengths),
+            "packed": shared,
+        },
+    }

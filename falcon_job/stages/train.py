@@ -1,0 +1,103 @@
+"""`falcon-job train`: fine-tune a LoRA adapter on packed questions.
+
+Reads build/dataset and build/base.json; writes build/adapter, reports/history.csv and reports/train.json. Checkpoints
+lie under scratch/ while it runs, and a killed run goes on from the last.
+"""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from transformers import set_seed
+
+from falcon_job.errors import MachineError
+from falcon_job.files import new_folder, write_csv, write_json
+from falcon_job.machine import machine
+from falcon_job.model.adapter import add_adapter, save_adapter
+from falcon_job.model.loading import choose_device, load_base
+from falcon_job.params import Params
+from falcon_job.qa.store import Split
+from falcon_job.sources.base_model import locate
+from falcon_job.training.callbacks import COLUMNS, history
+from falcon_job.training.checkpoints import fingerprint, last_checkpoint
+from falcon_job.training.self_check import check_packing
+from falcon_job.training.steps import StepDataset
+from falcon_job.training.trainer import PackedTrainer, build_trainer
+from falcon_job.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+AUTO_TOKENS_PER_PACK = 2048
+"""Slots of a pack under dense attention, whose mask grows with their square."""
+
+
+def train(params: Params, workspace: Workspace) -> None:
+    """Train the adapter and report losses and speed.
+
+    Raises:
+        JobError: packing does not equal separate sequences on this model, or the loss is no number.
+        MachineError: a setting does not fit this machine.
+    """
+    device = choose_device()
+    tokens_per_pack = _tokens_per_pack(params)
+    split = Split(workspace.dataset / "train.arrow")
+    steps = StepDataset(split, params.train.questions_per_step, tokens_per_pack, params.train.seed)
+    validation = _validation_steps(workspace.dataset / "validation.arrow", params, tokens_per_pack)
+
+    base = load_base(locate(workspace), params.model.precision, device)
+    model = add_adapter(base, params.lora, params.train.seed)
+    difference = check_packing(model, steps.trees(0), params.model.precision)
+    logger.info(
+        "self-check: packed equals separate (loss %.1e, gradients %.1e)",
+        difference.loss,
+        difference.gradients,
+    )
+
+    folder = workspace.checkpoints / fingerprint(workspace, "train")
+    trainer = build_trainer(model, params, steps, validation, folder)
+    checkpoint = last_checkpoint(folder)
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    set_seed(params.train.seed)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - started
+
+    with new_folder(workspace.adapter) as adapter:
+        save_adapter(model, adapter, params.model)
+    rows = history(trainer.state.log_history)
+    write_csv(workspace.reports / "history.csv", COLUMNS, rows)
+    write_json(workspace.reports / "train.json", _report(trainer, split, steps, seconds))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tokens_per_pack(params: Params) -> int:
+    """Return the slots of a pack, at least the longest sequence."""
+    wanted = machine().tokens_per_pack
+    longest = params.preprocess.max_tokens
+    if wanted == "auto":
+        return max(AUTO_TOKENS_PER_PACK, longest)
+    if wanted < longest:
+        raise MachineError(
+            f"FALCON_JOB_TOKENS_PER_PACK={wanted} is below preprocess.max_tokens={longest}: raise it or lower the other"
+        )
+    return wanted
+
+
+def _validation_steps(path: Path, params: Params, tokens_per_pack: int) -> StepDataset | None:
+    split = Split(path)
+    return StepDataset(split, params.train.questions_per_step, tokens_per_pack, None) if len(split) else None
+
+
+def _report(trainer: PackedTrainer, split: Split, steps: StepDataset, seconds: float) -> dict[str, object]:
+    """Return the losses, and what varies between equal runs under `speed`."""
+    rows = history(trainer.state.log_history)
+    validated = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]
+    return {
+        "loss": rows[-1]["train_loss"],
+        **({"validation_loss": validated[-1]} if validated else {}),
+        "questions": sum(split.question_counts),
+        "steps": trainer.state.global_step,
+        "speed": trainer.speed.report(seconds),
+    }

@@ -1,0 +1,101 @@
+"""What watches training: the running loss, when to validate, a line a log step, a stop when the loss is no number."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from falcon_job.errors import JobError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "learning_rate", "grad_norm")
+Row = dict[str, float | int | str]
+
+
+def history(log_history: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return one row a logged step, training and validation loss of a step on one row; "" where a value is missing."""
+    names = {"loss": "train_loss", "eval_loss": "validation_loss"}
+    rows: dict[int, Row] = {}
+    for entry in log_history:
+        if "loss" in entry or "eval_loss" in entry:
+            values = {names.get(key, key): value for key, value in entry.items()}
+            row = rows.setdefault(values["step"], dict.fromkeys(COLUMNS, ""))
+            row.update({column: values[column] for column in COLUMNS if column in values})
+    return [rows[step] for step in sorted(rows)]
+
+
+class RunningLoss(TrainerCallback, ExportableState):
+    """The mean loss of the steps since the last log; kept in checkpoints, where Trainer's own starts again at 0."""
+
+    def __init__(self, total: float = 0.0, steps: int = 0) -> None:
+        self.total: float | Tensor = total
+        self.steps = steps
+
+    def add(self, loss: Tensor) -> None:
+        """Count one step, without waiting for the device."""
+        self.total = self.total + loss
+        self.steps += 1
+
+    def take(self) -> float:
+        """Return the mean and start again."""
+        mean = float(self.total) / max(self.steps, 1)
+        self.total, self.steps = 0.0, 0
+        return mean
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"args": {}, "attributes": {"total": float(self.total), "steps": self.steps}}
+
+
+class Schedule(TrainerCallback):
+    """Logs the last step and validates at each epoch's end, whatever the intervals."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Log the last step."""
+        control.should_log |= state.global_step == state.max_steps
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Validate, unless the interval has just done so."""
+        done = bool(state.log_history) and state.log_history[-1].get("step") == state.global_step
+        done = done and "eval_loss" in state.log_history[-1]
+        control.should_evaluate = args.eval_strategy != "no" and not done
+        return control
+
+
+class ProgressLine(TrainerCallback):
+    """Writes a plain line for each logged step and each validation."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Log the numbers of this step.
+
+        Raises:
+            JobError: the loss is not a finite number.
+        """
+        logs = logs or {}
+        where = f"step {state.global_step}/{state.max_steps}, epoch {state.epoch or 0:.2f}"
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise JobError(
+                    f"the loss is {logs['loss']} at step {state.global_step}: lower train.learning_rate, or use "
+                    "model.precision bf16 in place of fp16"
+                )
+            logger.info("%s: loss %.4f, learning rate %.3g", where, logs["loss"], logs["learning_rate"])
+        elif "eval_loss" in logs:
+            logger.info("%s: validation loss %.4f", where, logs["eval_loss"])

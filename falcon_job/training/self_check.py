@@ -1,0 +1,96 @@
+"""Before a run: does this model, on these libraries, give a pack the loss and gradients of separate sequences?
+
+Several models ignore the mask of a pack without a word, and training would go on with questions that see each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from falcon_job.errors import JobError
+from falcon_job.packing.collator import to_tensors
+from falcon_job.packing.layout import Tree, lay_out
+from falcon_job.params import Precision
+from falcon_job.training.loss import answer_loss, count_supervised
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "nf4": 0.1}
+"""Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
+MAX_TREES = 3
+MAX_BRANCHES = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Packed against separate: |difference| / |separate|, of the loss and of all LoRA gradients (2-norms)."""
+
+    loss: float
+    gradients: float
+
+
+def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision) -> Difference:
+    """Compare one packed batch, made of the first of `trees`, with its separate sequences.
+
+    Dropout is off meanwhile; gradients, random state and mode are left as they were.
+
+    Raises:
+        JobError: they differ by more than the precision's rounding.
+    """
+    difference = compare(model, sample(trees))
+    tolerance = TOLERANCES[precision]
+    if not max(difference.loss, difference.gradients) <= tolerance:
+        raise JobError(
+            f"self-check: packed and separate sequences differ (loss by {difference.loss:.1e}, gradients by "
+            f"{difference.gradients:.1e}, at most {tolerance:.0e} is rounding): this model ignores the mask of a pack "
+            "on the installed transformers, and training would let questions see each other; use a Falcon (rotary) or "
+            "Llama-type model"
+        )
+    return difference
+
+
+def sample(trees: Sequence[Tree]) -> list[Tree]:
+    """Return a few trees with a few branches each: enough for every kind of leak to show."""
+    return [Tree(tree.prefix_ids, tree.branches[:MAX_BRANCHES]) for tree in trees[:MAX_TREES]]
+
+
+def compare(model: nn.Module, trees: Sequence[Tree]) -> Difference:
+    """Return how far the loss and gradients of one pack of `trees` are from those of separate sequences."""
+    was_training = model.training
+    model.eval()
+    try:
+        packed = loss_and_gradients(model, [to_tensors(lay_out(trees))])
+        separate = loss_and_gradients(model, [plain_sequence(sequence) for sequence in separate_sequences(trees)])
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+    return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
+
+
+def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
+    """Return each question with its own copy of the passage."""
+    return [Tree(tree.prefix_ids, (branch,)) for tree in trees for branch in tree.branches]
+
+
+def plain_sequence(tree: Tree) -> dict[str, Tensor]:
+    """Return a tree of one branch as an ordinary sequence, masked and numbered by the model itself."""
+    tensors = to_tensors(lay_out([tree]))
+    return {"input_ids": tensors["input_ids"], "labels": tensors["labels"]}
+
+
+def loss_and_gradients(model: nn.Module, packs: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the mean loss over all answer tokens of `packs` and the gradients of all trained weights, flat."""
+    device = next(model.parameters()).device
+    model.zero_grad(set_to_none=True)
+    supervised = sum(map(count_supervised, packs))
+    total = torch.zeros((), device=device)
+    for pack in packs:
+        loss = answer_loss(model, {name: tensor.to(device) for name, tensor in pack.items()}) / supervised
+        loss.backward()
+        total = total + loss.detach()
+    gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]
+    return total, torch.cat(gradients)
+
+
+def _relative(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).norm() / reference.norm().clamp(min=1e-30))

@@ -1,0 +1,139 @@
+"""transformers.Trainer with our loss and batches: one DataLoader item is one step, its packs are looped over inside."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from falcon_job.machine import machine
+from falcon_job.params import Params
+from falcon_job.training.callbacks import ProgressLine, RunningLoss, Schedule
+from falcon_job.training.loss import answer_loss
+from falcon_job.training.speed import Speed
+from falcon_job.training.steps import Batch, StepDataset
+
+
+class PackedTrainer(Trainer):
+    """Trains on steps of packs; the loss of a step is the sum over its answer tokens divided by their number."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.speed = Speed()
+
+    @property
+    def running_loss(self) -> RunningLoss:
+        """The loss since the last log; Trainer puts another object in its place on a resume."""
+        return next(cb for cb in self.callback_handler.callbacks if isinstance(cb, RunningLoss))
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Add up the gradients of a step's packs; return its loss."""
+        model.train()
+        supervised = inputs["supervised_tokens"]
+        total = torch.zeros((), device=self.args.device)
+        for pack in self._prepare_inputs(inputs)["packs"]:
+            with self.compute_loss_context_manager():
+                loss = answer_loss(model, pack) / supervised
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self.running_loss.add(total)
+        executed = sum(pack["input_ids"].shape[1] for pack in inputs["packs"])
+        self.speed.add(inputs["questions"], inputs["logical_tokens"], executed, supervised)
+        return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the running loss of all steps since the last log, those before a resume included."""
+        if "loss" in logs:
+            logs["loss"] = self.running_loss.take()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Return and log the loss over all answer tokens of the validation questions."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        total, supervised = 0.0, 0
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader(eval_dataset):
+                total += sum(float(answer_loss(model, pack)) for pack in batch["packs"])
+                supervised += batch["supervised_tokens"]
+        model.train(was_training)
+        metrics = {f"{metric_key_prefix}_loss": total / supervised}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: Trainer's estimate counts padding; benchmarks/ measures."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Dataset[Batch] | None = None) -> Sampler[int]:
+        """Return the order of the plan: StepDataset has shuffled already."""
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+
+def build_trainer(
+    model: PeftModel, params: Params, train: StepDataset, validation: StepDataset | None, folder: Path
+) -> PackedTrainer:
+    """Return a trainer that writes its checkpoints, one an epoch, under `folder`."""
+    arguments = training_arguments(params, len(train), validation is not None, folder)
+    trainer = PackedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=_single,
+        callbacks=[RunningLoss(), Schedule(), ProgressLine()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _single(items: list[Batch]) -> Batch:
+    """Return the one step of a DataLoader batch."""
+    (step,) = items
+    return step
+
+
+def training_arguments(params: Params, steps_per_epoch: int, validate: bool, folder: Path) -> TrainingArguments:
+    """Return our params as transformers.TrainingArguments."""
+    train = params.train
+    on_gpu = torch.cuda.is_available() and machine().device != "cpu"
+    workers = machine().workers
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=train.seed,
+        num_train_epochs=train.epochs,
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.scheduler,
+        warmup_steps=math.ceil(train.warmup_ratio * steps_per_epoch * train.epochs),
+        optim=train.optimizer,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy=("steps" if train.eval_steps else "epoch") if validate else "no",
+        eval_steps=train.eval_steps,
+        save_strategy="epoch",
+        save_total_limit=train.save_total_limit,
+        restore_callback_states_from_checkpoint=True,
+        report_to=train.report_to or "none",
+        fp16=params.model.precision == "fp16",
+        use_cpu=not on_gpu,
+        dataloader_num_workers=(2 if on_gpu else 0) if workers == "auto" else workers,
+        remove_unused_columns=False,
+        disable_tqdm=not sys.stderr.isatty(),
+        log_level="error",
+    )

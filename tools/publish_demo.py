@@ -1,0 +1,60 @@
+"""Renew the demo dataset and model in data/ and in the bundled DVC remote, dvc-store/, which lies in Git.
+
+Run as `python -m tools.publish_demo`, then commit. Git keeps every version that ever entered dvc-store/, so
+renew seldom. `push: false` in data.dvc keeps every other `dvc push` out; it is lifted here for one push.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tools.make_demo_data import make_demo_data
+from tools.make_tiny_falcon import make_tiny_falcon
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def publish_demo(root: Path) -> None:
+    """Replace data/ and the objects of dvc-store/ in the clone at `root`, and stage them in Git.
+
+    Raises:
+        SystemExit: data.dvc is somebody's own data.
+    """
+    if YAML(typ="safe").load(root / "data.dvc")["outs"][0].get("remote") != "bundled":
+        raise SystemExit("data.dvc holds own data (no `remote: bundled`): restore it from Git first")
+    generate(root / "data")
+    dvc(root, "add", "data")
+    shutil.rmtree(root / "dvc-store" / "files", ignore_errors=True)
+    allow_push(root / "data.dvc", True)
+    try:
+        dvc(root, "push", "data.dvc")
+    finally:
+        allow_push(root / "data.dvc", False)
+    subprocess.run(["git", "add", "--force", "--all", "dvc-store", "data.dvc"], cwd=root, check=True)
+
+
+def generate(folder: Path) -> None:
+    """Write dataset and model afresh into `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_demo_data(folder)
+    make_tiny_falcon(folder / "falcon-tiny", folder / "train.json")
+
+
+def allow_push(dvc_file: Path, allowed: bool) -> None:
+    """Set whether `dvc push` may upload the out of a .dvc file."""
+    yaml = YAML()
+    content = yaml.load(dvc_file)
+    content["outs"][0]["push"] = allowed
+    yaml.dump(content, dvc_file)
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    """Run DVC in the clone at `root`."""
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True)
+
+
+if __name__ == "__main__":
+    publish_demo(ROOT)
