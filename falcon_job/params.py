@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,7 +25,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Group(BaseModel):
     """A group of keys: unknown ones are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelParams(Group):
@@ -40,9 +40,12 @@ class ModelParams(Group):
 
     @field_validator("revision")
     @classmethod
-    def _pinned(cls, revision: str | None) -> str | None:
+    def _pinned(cls, revision: str | None, info: ValidationInfo) -> str | None:
         if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
             raise ValueError("must be a full commit of 40 hex digits, as the Hub shows under 'History'")
+        source = info.data.get("source")
+        if revision is not None and source is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+            raise ValueError("is for a Hub id (owner/name); set null for a folder")
         return revision
 
 
@@ -53,6 +56,13 @@ class DatasetParams(Group):
     dev: str = Field(min_length=1)
     train_sha256: Sha256 | None
     dev_sha256: Sha256 | None
+
+    @field_validator("train_sha256", "dev_sha256")
+    @classmethod
+    def _known_for_a_url(cls, sha256: str | None, info: ValidationInfo) -> str | None:
+        if sha256 is None and is_url(info.data.get(str(info.field_name).removesuffix("_sha256"), "")):
+            raise ValueError("a URL needs it; `sha256sum FILE` prints it")
+        return sha256
 
 
 class PromptParams(Group):
@@ -106,6 +116,13 @@ class TrainParams(Group):
     """Checkpoints (one an epoch) kept under scratch/ while training runs."""
     report_to: list[str]
     """Trackers handed to transformers.Trainer, such as tensorboard or wandb; empty: none."""
+
+    @field_validator("warmup_ratio")
+    @classmethod
+    def _has_a_warmup(cls, ratio: float, info: ValidationInfo) -> float:
+        if ratio > 0 and info.data.get("scheduler") == "constant":
+            raise ValueError("scheduler constant has no warmup; set 0, or use constant_with_warmup")
+        return ratio
 
 
 class EvaluateParams(Group):
@@ -171,27 +188,11 @@ def validate(content: dict[str, Any], where: str) -> Params:
         InputError: bad keys or values, all named in one message.
     """
     try:
-        params = Params.model_validate(content)
-        problems = _clashes(params)
+        return Params.model_validate(content)
     except ValidationError as error:
         problems = [_explain(dict(problem)) for problem in error.errors()]
-    if problems:
-        head = f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise InputError("\n".join([head, *(f"  {problem}" for problem in problems)])) from None
-    return params
-
-
-def _clashes(params: Params) -> list[str]:
-    """Return what is wrong between keys that are right by themselves."""
-    problems = []
-    if params.train.scheduler == "constant" and params.train.warmup_ratio > 0:
-        problems.append("train.warmup_ratio: scheduler constant has no warmup; set 0, or use constant_with_warmup")
-    if params.model.revision and not re.fullmatch(r"[\w.-]+/[\w.-]+", params.model.source):
-        problems.append("model.revision: is for a Hub id (owner/name); set null for a folder")
-    for split in ("train", "dev"):
-        if is_url(getattr(params.dataset, split)) and not getattr(params.dataset, f"{split}_sha256"):
-            problems.append(f"dataset.{split}_sha256: a URL needs it; `sha256sum FILE` prints it")
-    return problems
+    head = f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+    raise InputError("\n".join([head, *(f"  {problem}" for problem in problems)]))
 
 
 def _explain(problem: dict[str, Any]) -> str:

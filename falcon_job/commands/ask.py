@@ -17,8 +17,11 @@ from falcon_job.model.loading import choose_device, load_base
 from falcon_job.model.tokenizer import make_encoder
 from falcon_job.qa.dataset import Passage, Question
 from falcon_job.qa.examples import ExampleEncoder, Tally
+from falcon_job.qa.store import EncodedPassage
 from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace
+
+SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,46 @@ class Answerer:
         """Return a reply to each question.
 
         Raises:
-            InputError: a question lacks its passage, or has one that the model was trained without.
+            InputError: a question is too long for the model.
         """
-        for one in asked:
-            if (one.context is None) != self._package.closed_book:
-                raise InputError(_passage_problem(one, closed_book=self._package.closed_book))
-        passages = [
-            Passage(article="", text=one.context, questions=(Question(id=str(i), text=one.question, answers=()),))
-            for i, one in enumerate(asked)
-        ]
-        rows = self._examples.scoring(passages, self._package.answer_tokens, Tally())
+        rows = [row for number, one in enumerate(asked) for row in self._rows(number, one)]
         return reply_to(rows, self._generator, extractive=self._package.params.evaluate.extractive)
 
+    def _rows(self, number: int, asked: Asked) -> list[EncodedPassage]:
+        question = Question(id=str(number), text=asked.question, answers=())
+        passage = Passage(article="", text=asked.context, questions=(question,))
+        try:
+            return list(self._examples.scoring([passage], self._package.answer_tokens, Tally()))
+        except InputError:
+            raise InputError(
+                f"the question {_short(asked.question)} is too long for this model (passage, question and answer were at "
+                f"most {self._package.max_tokens} tokens in training): shorten it"
+            ) from None
 
-def _passage_problem(asked: Asked, *, closed_book: bool) -> str:
-    if closed_book:
-        return "this model was trained without passages: leave out --context and `context`"
-    return (
-        f"no passage for the question {asked.question!r}: this model answers from a passage; give --context FILE, or a "
-        "`context` in each row of --input"
-    )
+
+def check(asked: Asked, package: Package) -> None:
+    """Check a question before the model is loaded.
+
+    Raises:
+        InputError: it lacks its passage, has one that the model was trained without, or is no text.
+    """
+    if package.closed_book and asked.context is not None:
+        raise InputError("this model was trained without passages: leave out --context and `context`")
+    if not package.closed_book and asked.context is None:
+        raise InputError(
+            f"no passage for the question {_short(asked.question)}: this model answers from a passage; give --context "
+            "FILE, or a `context` in each row of --input"
+        )
+    try:
+        f"{asked.question}{asked.context}".encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the question {_short(asked.question)} or its passage holds what is no character: give UTF-8"
+        ) from None
+
+
+def _short(question: str) -> str:
+    return ascii(question if len(question) <= SHOWN_CHARS else f"{question[:SHOWN_CHARS]}...")
 
 
 def ask(
@@ -75,18 +98,25 @@ def ask(
     Raises:
         InputError: the options do not go together, a file cannot be read, or there is no trained model.
     """
-    if questions and (question or context):
+    if questions and (question is not None or context):
         raise InputError("--input goes without --question and --context: its rows hold both")
+    if question is not None and not question.strip():
+        raise InputError("--question is empty: write the question, or leave it out to be asked for it")
     workspace = Workspace.find()
     package = open_package(folder, workspace)
     passage = _read(context) if context else None
     batch = _read_questions(questions) if questions else [Asked(question, passage)] if question else None
+    for asked in batch or []:
+        check(asked, package)
+    if passage is not None and package.closed_book:
+        check(Asked("", passage), package)
     answerer = Answerer(package, workspace)
     if batch is not None:
         for asked, reply in zip(batch, answerer.answer(batch), strict=True):
             _print(asked, reply, as_json=as_json)
         return
     for asked in _typed(passage, closed_book=package.closed_book):
+        check(asked, package)
         _print(asked, answerer.answer([asked])[0], as_json=as_json)
 
 
@@ -104,9 +134,11 @@ def _read(path: Path) -> str:
 
 def _read_questions(path: Path) -> list[Asked]:
     asked = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path).split("\n"), start=1):  # not at U+2028, which JSON may hold
         if line.strip():
             asked.append(_parse(line, f"{path}, line {number}"))
+    if not asked:
+        raise InputError(f"{path} holds no question: write one object a line")
     return asked
 
 
@@ -138,7 +170,10 @@ def _line(name: str, *, interactive: bool) -> str:
     while True:
         if interactive:
             click.echo(f"{name}> ", nl=False, err=True)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            raise InputError("what was typed is not UTF-8: type or pipe UTF-8") from None
         if not line or line.strip():
             return line.strip()
 

@@ -16,13 +16,14 @@ from types import FrameType
 
 import click
 
-from falcon_job.commands.locks import lock
-from falcon_job.commands.stage import EXIT_CODE_FILE
-from falcon_job.errors import InputError
+from falcon_job.commands.locks import clear_dvc_locks, lock
+from falcon_job.commands.stage import EXIT_CODE_FILE, RUN_PID
+from falcon_job.errors import InputError, Stopped
+from falcon_job.machine import machine
 from falcon_job.params import load_params
 from falcon_job.workspace import Workspace
 
-RESEND_SECONDS = 1.0
+RESEND_SECONDS = 0.5
 """DVC outlives the signal so as to release its locks; a stage it starts meanwhile must get it too."""
 
 
@@ -30,15 +31,18 @@ def run(stage: str | None) -> None:
     """Run the pipeline, or its part up to `stage`; exit with the failed stage's code.
 
     Raises:
-        InputError: params.yaml is bad, or data/ can neither be found nor pulled.
-        JobError: another run holds the clone.
+        InputError: params.yaml or a machine setting is bad, or data/ can neither be found nor pulled.
+        JobError: another run, or a DVC, is at work in the clone.
+        Stopped: a signal came before the pipeline started.
     """
     workspace = Workspace.find()
     params = load_params(workspace.params)
+    machine()
     click.echo(f"model {params.model.source}, {params.model.precision}, on {params.dataset.train}")
-    with lock(workspace, "run"):
-        _pull_missing_data(workspace)
-        code = _reproduce(workspace, stage)
+    with lock(workspace, "run"), _signals_noted() as received:
+        clear_dvc_locks(workspace)
+        _pull_missing_data(workspace, received)
+        code = _reproduce(workspace, stage, received)
     if code:
         sys.exit(code)
     if stage is None:
@@ -47,15 +51,38 @@ def run(stage: str | None) -> None:
         print_summary(params, workspace)
 
 
-def _pull_missing_data(workspace: Workspace) -> None:
-    if workspace.data.exists() or not workspace.path("data.dvc").is_file():
-        return
-    pulled = subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], cwd=workspace.root)
-    if pulled.returncode:
-        raise InputError("data/ is missing and `dvc pull data.dvc` cannot bring it: copy it here, or set its remote")
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in the list that is yielded."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def _reproduce(workspace: Workspace, stage: str | None) -> int:
+def _pull_missing_data(workspace: Workspace, received: list[int]) -> None:
+    if not workspace.data.exists() and workspace.path("data.dvc").is_file():
+        with tempfile.TemporaryFile() as said:
+            pull = [sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"]
+            process = subprocess.Popen(pull, cwd=workspace.root, stderr=said, start_new_session=True)  # noqa: S603
+            if _wait(process, received) and not received:
+                said.seek(0)
+                raise InputError(
+                    "data/ is missing and `dvc pull data.dvc` cannot bring it: copy it here, or set its remote\n"
+                    + said.read().decode(errors="replace").strip()
+                )
+    if received:
+        raise Stopped(received[0])
+
+
+def _reproduce(workspace: Workspace, stage: str | None, received: list[int]) -> int:
     """Run `dvc repro` and return 0, or the exit code of the stage that failed."""
     with tempfile.TemporaryDirectory() as folder:
         code_file = Path(folder) / "exit-code"
@@ -68,9 +95,7 @@ def _reproduce(workspace: Workspace, stage: str | None) -> int:
             start_new_session=True,
             preexec_fn=None if sys.platform == "win32" else _ignore_signals,
         )
-        with _signals_passed_on(process) as received:
-            code = _wait(process, received)
-        if not code:
+        if not _wait(process, received):
             return 0
         if code_file.exists():
             return int(code_file.read_text(encoding="utf-8"))
@@ -80,7 +105,7 @@ def _reproduce(workspace: Workspace, stage: str | None) -> int:
 def _environment(code_file: Path) -> dict[str, str]:
     """Return the environment of DVC: `python` in dvc.yaml is the Python that runs now."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, EXIT_CODE_FILE: str(code_file)}
+    return {**os.environ, "PATH": path, EXIT_CODE_FILE: str(code_file), RUN_PID: str(os.getpid())}
 
 
 def _ignore_signals() -> None:
@@ -88,32 +113,11 @@ def _ignore_signals() -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
-@contextmanager
-def _signals_passed_on(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in the list that is yielded, the first of them first."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        _send(process, number)
-
-    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 def _wait(process: "subprocess.Popen[bytes]", received: list[int]) -> int:
+    """Wait for a process to end, sending it and all that it starts the first signal received, again and again."""
     while True:
         try:
             return process.wait(RESEND_SECONDS)
         except subprocess.TimeoutExpired:
-            if received:
-                _send(process, received[0])
-
-
-def _send(process: "subprocess.Popen[bytes]", number: int) -> None:
-    if sys.platform != "win32" and process.poll() is None:
-        os.killpg(process.pid, number)
+            if received and sys.platform != "win32":
+                os.killpg(process.pid, received[0])

@@ -1,15 +1,19 @@
 """Run one stage: params checked first, its lock held, a log file, clean stops, time and exit code left for `run`."""
 
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
+
+import psutil
 
 from falcon_job.commands.locks import lock
 from falcon_job.errors import JobError, Stopped
@@ -20,12 +24,18 @@ from falcon_job.workspace import Workspace
 EXIT_CODE_FILE = "FALCON_JOB_EXIT_CODE_FILE"
 """Names the file in which `run` finds a failed stage's exit code: DVC answers 255 for all of them."""
 
+RUN_PID = "FALCON_JOB_RUN_PID"
+"""Names the process of `run`, without which no stage goes on: once it is killed, nobody could stop them."""
+
+WATCH_SECONDS = 0.5
+
 logger = logging.getLogger("falcon_job")
 
 
 def run_stage(name: str) -> None:
     """Run stage `name` in the workspace around the current directory."""
     with _exit_code_left_for_run(), _stopped_by_signals():
+        _watch_run()
         workspace = Workspace.find()
         params = load_params(workspace.params)
         _log_to_console_and_file(workspace, name)
@@ -55,15 +65,36 @@ def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Stopped`, once: what cleans up is not stopped again."""
+    owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker of a DataLoader ends with its owner
+            return
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, stop)
-    yield
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _watch_run() -> None:
+    """Stop this stage when the `run` that started it dies without a word."""
+    if RUN_PID not in os.environ:
+        return
+
+    def watch() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            run = psutil.Process(int(os.environ[RUN_PID]))
+            while run.is_running() and run.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def evaluate_replies(replies: Sequence[Reply]) -> Numbers:
         for key in ("exact", "f1", "total"):
             if f"{official_prefix}_{key}" in official:
                 numbers[f"{prefix}_{key}"] = official[f"{official_prefix}_{key}"]
-    numbers["always_abstain_f1"] = 100 * sum(not golds for golds in references.values()) / len(references)
+    abstained = question_scores(dict.fromkeys(references, ""), references).values()
+    numbers["always_abstain_f1"] = 100 * sum(f1 for _, f1 in abstained) / len(references)
     numbers["threshold"] = None
     numbers["oracle"] = {key: bound[key] for key in ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh")}
     return numbers

@@ -1,12 +1,14 @@
 """Greedy answers and the probability of "no answer", for many prompts at once."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from falcon_job.errors import JobError
 from falcon_job.qa.encode import PromptEncoder
 
 T = TypeVar("T")
@@ -27,6 +29,8 @@ class Generator:
             tokens_per_batch: most slots of a batch, new tokens included; a longer prompt is a batch of its own.
         """
         self._model = model.eval()
+        # What the base was published with (sampling, penalties, stop lists) would fill in what our settings leave out.
+        self._model.generation_config = GenerationConfig()  # type: ignore[assignment]
         self._encoder = encoder
         self._max_new_tokens = max_new_tokens
         self._tokens_per_batch = tokens_per_batch
@@ -37,16 +41,36 @@ class Generator:
 
         Args:
             prompts: token ids up to where the answer begins.
-            forced: rule out the phrase, by its first token, so that each answer is a guess.
+            forced: rule out the phrase and the empty answer, so that each answer is a guess.
         """
+        if not forced:
+            return self._greedy(prompts, None)
+        answers = self._greedy(prompts, [self._encoder.answer(None)[0], self._encoder.eos_token_id])
+        empty = [i for i, answer in enumerate(answers) if not answer]  # the phrase in other tokens, or in capitals
+        if empty:
+            for i, answer in zip(empty, self._greedy([prompts[i] for i in empty], self._empty_starts), strict=True):
+                answers[i] = answer
+        return answers
+
+    @cached_property
+    def _empty_starts(self) -> list[int]:
+        """Return the tokens after which an answer could still become empty or the phrase."""
+        template = self._encoder.template
+        starts = []
+        for token in range(self._model.get_input_embeddings().weight.shape[0]):  # type: ignore[operator]
+            text = str(self._encoder.tokenizer.decode([token], skip_special_tokens=True))
+            if template.no_answer.startswith(text.strip().casefold()) or not template.read_answer(text):
+                starts.append(token)
+        return starts
+
+    def _greedy(self, prompts: Sequence[Sequence[int]], forbidden_starts: list[int] | None) -> list[str]:
         settings = GenerationConfig(
             max_new_tokens=self._max_new_tokens,
             do_sample=False,
             num_beams=1,
-            repetition_penalty=1.0,
             eos_token_id=self._encoder.eos_token_id,
             pad_token_id=self._encoder.pad_token_id,
-            begin_suppress_tokens=[self._encoder.answer(None)[0]] if forced else None,
+            begin_suppress_tokens=forbidden_starts,
         )
 
         def generate(batch: Sequence[Sequence[int]]) -> list[str]:
@@ -57,7 +81,11 @@ class Generator:
         return self._in_batches(prompts, self._max_new_tokens, generate)
 
     def no_answer_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[float]:
-        """Return P(no-answer phrase, end-of-text | prompt) for each prompt, 0 to 1."""
+        """Return P(no-answer phrase, end-of-text | prompt) for each prompt, 0 to 1.
+
+        Raises:
+            JobError: the model computes no numbers.
+        """
         phrase = torch.tensor(self._encoder.answer(None), device=self._device)
 
         def score(batch: Sequence[Sequence[int]]) -> list[float]:
@@ -68,7 +96,10 @@ class Generator:
             ).logits
             log_probabilities = logits[:, :-1].float().log_softmax(-1)
             chosen = log_probabilities.gather(-1, phrase.expand(len(batch), -1)[..., None])
-            return [float(p) for p in chosen.sum((1, 2)).exp()]
+            probabilities = chosen.sum((1, 2)).exp()
+            if not probabilities.isfinite().all():
+                raise JobError("the model's logits are no numbers (nan): use model.precision bf16 or fp32")
+            return [float(p) for p in probabilities]
 
         return self._in_batches(prompts, len(phrase), score)
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from falcon_job.errors import InputError
+from pydantic import ValidationError
+
+from falcon_job.errors import InputError, first_line
 from falcon_job.files import read_json
 from falcon_job.params import Params, load_params, validate
 from falcon_job.qa.prompt import TEMPLATES, PromptTemplate
@@ -42,24 +44,43 @@ def open_package(folder: Path | None, workspace: Workspace) -> Package:
     """Return the package in `folder`; None: the clone's export if there is one, else its adapter.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or a file of it is missing or damaged.
     """
     if folder is None:
         folder = workspace.export if workspace.export.is_dir() else workspace.adapter
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder} holds no adapter: run `falcon-job run`, or name an export with --from")
     if (folder / SETTINGS_FILE).is_file():
-        settings = read_json(folder / SETTINGS_FILE)
-        template = PromptTemplate(**read_json(folder / PROMPT_FILE))
-        params = validate(settings["params"], str(folder / SETTINGS_FILE))
-        return _package(folder, PinnedModel(**settings["base"]), params, template, settings["dataset"])
+        return _open_export(folder)
     params = load_params(workspace.params)
-    template = TEMPLATES[params.prompt.template]
-    dataset = read_json(workspace.dataset / "settings.json")
-    return _package(folder, PinnedModel.read(workspace.base), params, template, dataset)
+    return Package(
+        folder=folder,
+        base=PinnedModel.read(workspace.base),
+        params=params,
+        template=TEMPLATES[params.prompt.template],
+        **_read(workspace.dataset / "settings.json", "run `falcon-job run preprocess`"),
+    )
 
 
-def _package(
-    folder: Path, base: PinnedModel, params: Params, template: PromptTemplate, dataset: dict[str, Any]
-) -> Package:
-    return Package(folder=folder, base=base, params=params, template=template, **dataset)
+def _open_export(folder: Path) -> Package:
+    again = "copy the export again, whole, or run `falcon-job run export`"
+    settings, prompt = (_read(folder / name, again) for name in (SETTINGS_FILE, PROMPT_FILE))
+    try:
+        return Package(
+            folder=folder,
+            base=PinnedModel(**settings["base"]),
+            params=validate(settings["params"], str(folder / SETTINGS_FILE)),
+            template=PromptTemplate(**prompt),
+            **settings["dataset"],
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"{folder}: its settings are damaged ({first_line(error)}): {again}") from error
+
+
+def _read(path: Path, remedy: str) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}): {remedy}") from None

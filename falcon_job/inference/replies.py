@@ -14,7 +14,7 @@ class Reply:
 
     Attributes:
         answer: the decision; "" abstains.
-        forced: the best answer when abstaining is ruled out.
+        forced: the best answer when abstaining is ruled out; "" only where extraction finds no word of it.
         no_answer_probability: P(no-answer phrase) in the window that speaks, 0 to 1.
         passage: number of the passage in its split.
         context: the window that speaks; None for closed book.
@@ -44,7 +44,7 @@ def reply_to(rows: Iterable[EncodedPassage], generator: Generator, *, extractive
     Args:
         rows: passages or windows; a question that stands in several gets one reply.
         generator: the model.
-        extractive: replace an answer that is no span of the window by the nearest one.
+        extractive: replace an answer that is no span of the window by the nearest one, "" if they share no word.
     """
     asked = [_Asked(row, question) for row in rows for question in row.questions]
     probabilities = generator.no_answer_probabilities([one.prompt for one in asked])

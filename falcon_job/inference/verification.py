@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
-from falcon_job.errors import JobError
+from falcon_job.errors import InputError, JobError
 from falcon_job.files import new_folder, read_json
 from falcon_job.inference.generation import Model
 from falcon_job.inference.package import PROMPT_FILE
@@ -43,9 +43,12 @@ def check_package(folder: Path, adapter: Path, base: PreTrainedModel, rows: Sequ
     """
     _check_tokens(folder, rows)
     trained = _without_adapter(base, adapter, rows)
-    exported = _without_adapter(base, folder, rows)
-    difference = max(float((a - b).abs().max()) for a, b in zip(trained, exported, strict=True))
-    if difference > 0:
+    try:
+        exported = _without_adapter(base, folder, rows)
+    except InputError as error:
+        raise JobError(f"export: the copied adapter cannot be loaded: {error}") from error
+    difference = float(torch.stack([(a - b).abs().max() for a, b in zip(trained, exported, strict=True)]).max())
+    if not difference <= 0:  # nan is a difference
         raise JobError(f"export: the reloaded adapter's logits differ by {difference:.1e} from the trained one's")
     return difference
 
@@ -97,9 +100,16 @@ def merge(
     wide: Precision = "bf16" if precision == "nf4" else precision
     before = _answer_log_probabilities(load_adapter(load_base(base_folder, precision, device), adapter), rows)
     merged = load_adapter(load_base(base_folder, wide, device), adapter).merge_and_unload()
+    tokenizer = load_tokenizer(base_folder)
+    # a plain generate() then answers as was measured, whatever the base was published with
+    merged.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     with new_folder(target) as folder:
         merged.save_pretrained(str(folder))
-        load_tokenizer(base_folder).save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors writes 0600
         del merged
         gc.collect()
         after = _answer_log_probabilities(load_base(folder, wide, device), rows)

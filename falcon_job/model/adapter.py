@@ -1,27 +1,33 @@
 """The LoRA adapter: put on a base model, saved so that equal training gives equal files, loaded again."""
 
 import json
-import re
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, set_seed
+from transformers.pytorch_utils import Conv1D
 
-from falcon_job.errors import InputError
+from falcon_job.errors import InputError, first_line
 from falcon_job.params import LoraParams, ModelParams
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftModel:
     """Put a fresh float32 adapter on a frozen model; the seed is set first, so that it decides the initial weights.
 
     Raises:
-        InputError: a name in `lora.target_modules` fits no layer.
+        InputError: a name in `lora.target_modules` is no linear layer of the model.
     """
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    unknown = sorted(set(lora.target_modules) - names)
+    linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
+    unknown = sorted(set(lora.target_modules) - linear)
     if unknown:
-        linear = sorted({name for name in names if re.search("proj|dense|query|fc|linear", name)})
-        raise InputError(f"lora.target_modules: {', '.join(unknown)} not in the model, which has {', '.join(linear)}")
+        raise InputError(
+            f"lora.target_modules: {', '.join(unknown)}: no linear layer of the model, which has "
+            f"{', '.join(sorted(linear))}: name one of these"
+        )
     set_seed(seed)
     config = LoraConfig(
         r=lora.r,
@@ -43,6 +49,7 @@ def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
     config.revision = base.revision
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card; export writes a real one
+    (folder / WEIGHTS).chmod(0o644)  # safetensors' 0600 would be what DVC and the export hand on
     path = folder / "adapter_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     # peft writes a set: the order of two or more names would differ between equal runs
@@ -54,8 +61,26 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on a base model, frozen.
 
     Raises:
-        InputError: the folder holds no adapter.
+        InputError: the folder holds no adapter, a damaged one, or one for another model.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder} holds no adapter: run `falcon-job run train`")
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    for name in ("adapter_config.json", WEIGHTS):  # peft would look for a missing one on the Hub, or read a pickle
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}: run `falcon-job run train`, or copy the adapter again, whole")
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            saved = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{folder} is damaged, or an adapter for another model ({first_line(error)}): run `falcon-job run train`, "
+            "or copy it again"
+        ) from error
+    # peft leaves a layer without weights as it was initialized, and weights without a layer unread
+    if other := sorted(saved ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
+        raise InputError(
+            f"{folder} is an adapter for another model ({len(other)} weights without a match, such as {other[0]}): "
+            "run `falcon-job run train`, or name the adapter of this model"
+        )
+    return adapted.eval()

@@ -3,8 +3,10 @@
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -49,8 +51,8 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         device: where the model lives.
 
     Raises:
-        InputError: no causal language model, or one that packing cannot serve.
-        MachineError: the precision does not run on the device.
+        InputError: no causal language model, one that packing cannot serve, or weights that are not whole.
+        MachineError: the precision does not run on the device, or the model does not fit it.
     """
     if precision == "fp16" and device.type == "cpu":
         raise MachineError(
@@ -58,23 +60,39 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         )
     config = _load_config(folder)
     quantized = precision == "nf4"
-    with quantizable_falcon() if quantized else nullcontext():
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=DTYPES[precision],
-            attn_implementation="sdpa",
-            device_map={"": device} if quantized else None,
-            quantization_config=_nf4() if quantized else None,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
+    model: PreTrainedModel
+    try:
+        with quantizable_falcon() if quantized else nullcontext():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=DTYPES[precision],
+                attn_implementation="sdpa",
+                device_map={"": device} if quantized else None,
+                quantization_config=_nf4() if quantized else None,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        model, found = loaded
+        if not quantized:
+            model = model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"{folder} in {precision} does not fit {device} ({first_line(error)}): use model.precision nf4, a smaller "
+            "model or a larger GPU"
+        ) from error
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: its weights cannot be loaded ({first_line(error)}): copy it again") from error
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise InputError(
+            f"{folder}: {len(missing)} weights are missing ({', '.join(missing[:3])}): copy the model again, or name "
+            "another model.source"
         )
     if quantized:
         count = check_quantized(model)
         logger.info("nf4: %d linear layers hold 4-bit weights", count)
-    else:
-        model = model.to(device)  # type: ignore[arg-type]
     model.requires_grad_(requires_grad=False)
     model.train(mode=False)
     return model

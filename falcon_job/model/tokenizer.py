@@ -36,4 +36,4 @@ def make_encoder(folder: Path, template: PromptTemplate) -> PromptEncoder:
         InputError: there is no tokenizer, or its answers could never end.
     """
     tokenizer = load_tokenizer(folder)
-    return PromptEncoder(tokenizer, template, int(tokenizer.pad_token_id))
+    return PromptEncoder(tokenizer, template, tokenizer.pad_token_id)

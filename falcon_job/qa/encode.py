@@ -18,8 +18,8 @@ class Tokenizer(Protocol):
     def eos_token_id(self) -> Any:
         """Return the id of end-of-text, None without one."""
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of `text`."""
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
+        """Return the token ids of `text`; split, the names of special tokens in it are text like any other."""
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> Any:
         """Return the text of `token_ids`."""
@@ -32,7 +32,7 @@ class PromptEncoder:
     that tokenizers which mark the start of a text (SentencePiece) give what they give in the middle of one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PromptTemplate, pad_token_id: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: PromptTemplate, pad_token_id: int | None) -> None:
         """Check that end-of-text can be learned.
 
         Raises:
@@ -40,14 +40,14 @@ class PromptEncoder:
         """
         if tokenizer.eos_token_id is None:
             raise InputError("model.source: its tokenizer has no end-of-text token: answers could never end")
-        if tokenizer.eos_token_id == pad_token_id:
+        if pad_token_id in (None, tokenizer.eos_token_id):
             raise InputError(
-                f"model.source: its tokenizer pads with end-of-text (id {pad_token_id}) and has no other special "
-                "token: answers would never learn to end; add a padding token to tokenizer_config.json"
+                f"model.source: its tokenizer pads with end-of-text (id {tokenizer.eos_token_id}) and has no other "
+                "special token: answers would never learn to end; add a padding token to tokenizer_config.json"
             )
         self.tokenizer = tokenizer
         self.template = template
-        self.pad_token_id = pad_token_id
+        self.pad_token_id = int(pad_token_id)
         self.eos_token_id = int(tokenizer.eos_token_id)
         self._start = _leading_special_tokens(tokenizer)
 
@@ -64,6 +64,16 @@ class PromptEncoder:
         """Return the tokens to learn: the answer (None: the no-answer phrase) and end-of-text."""
         return [*self._tokens_after(":", self.template.answer_text(answer)), self.eos_token_id]
 
+    def adds_up(self, context: str | None, question: str, answer: str | None) -> bool:
+        """Tell whether the pieces of a prompt are the tokens of the whole: not if some merge across a border."""
+        closed_book = context is None
+        shared = self.template.shared_text(context)
+        whole = (
+            shared + self.template.question_text(question, closed_book=closed_book) + self.template.answer_text(answer)
+        )
+        pieces = [*self.shared(context), *self.question(question, closed_book=closed_book), *self.answer(answer)]
+        return pieces == [*self._start, *self._tokens(whole), self.eos_token_id]
+
     def read(self, token_ids: Sequence[int]) -> str:
         """Return the answer in generated tokens, up to end-of-text; "" for the no-answer phrase."""
         ids = list(token_ids)
@@ -72,7 +82,7 @@ class PromptEncoder:
         return self.template.read_answer(str(self.tokenizer.decode(ids, skip_special_tokens=True)))
 
     def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def _tokens_after(self, before: str, text: str) -> list[int]:
         anchor = self._tokens(before)
@@ -82,5 +92,5 @@ class PromptEncoder:
 
 def _leading_special_tokens(tokenizer: Tokenizer) -> list[int]:
     """Return the start-of-text token if the tokenizer puts one before every text."""
-    first = tokenizer.encode("a", add_special_tokens=True)[:1]
+    first = tokenizer.encode("a", add_special_tokens=True, split_special_tokens=True)[:1]
     return first if first == [tokenizer.bos_token_id] else []

@@ -13,6 +13,7 @@ from falcon_job.qa.windows import Window, cut_windows
 
 TOO_LONG = "question_too_long"
 ANSWER_CUT = "answer_in_no_window"
+_SHOWN_PROBLEMS = 50
 
 
 @dataclass
@@ -39,7 +40,8 @@ class ExampleEncoder:
         """
         for number, passage in enumerate(passages):
             encoded = [(question, self._encode(question, passage)) for question in passage.questions]
-            fitting = [(q, e) for q, e in encoded if len(e.prompt_ids) + len(e.answer_ids) <= self._longest_question]
+            room = self._room(passage)
+            fitting = [(q, e) for q, e in encoded if len(e.prompt_ids) + len(e.answer_ids) <= room]
             tally.dropped[TOO_LONG] += len(encoded) - len(fitting)
             if not fitting:
                 continue
@@ -61,25 +63,44 @@ class ExampleEncoder:
         """Yield passages with all their questions in every window, `answer_tokens` kept free for the answer.
 
         Raises:
-            InputError: a question is too long to be asked; official scores count every question, so none is left out.
+            InputError: questions are too long to be asked, one message for all of them; official scores count every
+                question, so none is left out.
         """
-        for number, passage in enumerate(passages):
-            examples = [self._encode(question, passage) for question in passage.questions]
+        encoded = [
+            (passage, [self._encode(question, passage) for question in passage.questions]) for passage in passages
+        ]
+        self._check_askable(encoded, answer_tokens)
+        for number, (passage, examples) in enumerate(encoded):
             longest = max(len(example.prompt_ids) for example in examples) + answer_tokens
-            if longest > self._longest_question:
-                raise InputError(
-                    f"article {passage.article!r}: a question of {longest} tokens (its answer included) is longer than "
-                    f"half of preprocess.max_tokens: raise preprocess.max_tokens to {2 * longest}"
-                )
             windows = self._windows(passage, longest)
             tally.windowed_passages += len(windows) > 1
             for window in windows:
                 yield self._row(number, passage, window, examples)
 
-    @property
-    def _longest_question(self) -> int:
-        """Half of a sequence at least is left to the passage."""
-        return self.max_tokens // 2
+    def _check_askable(self, encoded: Iterable[tuple[Passage, list[EncodedQuestion]]], answer_tokens: int) -> None:
+        problems: list[str] = []
+        needed = 0
+        for passage, examples in encoded:
+            shared, room = len(self.encoder.shared(passage.text)), self._room(passage)
+            for example in examples:
+                tokens = len(example.prompt_ids) + answer_tokens
+                if tokens > room:
+                    needed = max(needed, min(2 * tokens, shared + tokens))
+                    article = f"article {passage.article!r}, " if passage.article else ""
+                    problems.append(f"{article}question {example.id!r}: {tokens} tokens, where {room} are left")
+        if problems:
+            shown = [f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
+            if len(problems) > _SHOWN_PROBLEMS:
+                shown.append(f"  ... and {len(problems) - _SHOWN_PROBLEMS} more")
+            head = (
+                f"{len(problems)} question{'s' * (len(problems) > 1)} too long to be asked (with {answer_tokens} "
+                f"tokens for the answer): shorten, or set preprocess.max_tokens (now {self.max_tokens}) to {needed}"
+            )
+            raise InputError("\n".join([head, *shown]))
+
+    def _room(self, passage: Passage) -> int:
+        """Return the most tokens of a question with its answer: what a short passage leaves, of a long one half."""
+        return max(self.max_tokens // 2, self.max_tokens - len(self.encoder.shared(passage.text)))
 
     def _encode(self, question: Question, passage: Passage) -> EncodedQuestion:
         answers = [answer.text for answer in question.answers]

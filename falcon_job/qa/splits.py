@@ -24,7 +24,10 @@ def split_validation(passages: Sequence[Passage], fraction: float, seed: int) ->
     by_article = len(articles) >= MIN_ARTICLES
     groups: Sequence[object] = articles if by_article else range(len(passages))
     if len(groups) < 2:
-        raise InputError("dataset.train has a single passage: set preprocess.validation_fraction to 0")
+        raise InputError(
+            "dataset.train has a single passage to train on: set preprocess.validation_fraction to 0, or add passages "
+            "(or raise preprocess.limit)"
+        )
     count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     held_out = set(random.Random(seed).sample(groups, count))
     belongs = [(passage.article if by_article else i) in held_out for i, passage in enumerate(passages)]

@@ -1,6 +1,7 @@
 """Windows: how a passage that is too long for `preprocess.max_tokens` is cut."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -20,28 +21,41 @@ def cut_windows(text: str, max_tokens: int, count_tokens: Callable[[str], int]) 
     """Cut a text into windows of at most `max_tokens` tokens, on word borders, each half overlapping the last.
 
     One window over all of the text where it fits. Each following window starts half a window further, so that a span of
-    at most half a window lies whole in one of them.
+    at most half a window lies whole in one of them. A word that is longer than a window is cut between characters.
 
     Args:
         text: the passage.
         max_tokens: longest window, in tokens as `count_tokens` counts them.
-        count_tokens: tokens of a piece of text, in its place in the prompt.
+        count_tokens: tokens of a piece of text, those that the prompt puts around it included.
 
     Raises:
-        ValueError: a single word is longer than `max_tokens`.
+        ValueError: not even one character fits.
     """
     if count_tokens(text) <= max_tokens:
         return [Window(0, len(text))]
-    words = _words(text)
-    costs = [count_tokens(f" {text[word.start : word.stop]}") for word in words]
+    pieces = list(_pieces(text, lambda word: count_tokens(word) <= max_tokens))
+
+    def count(first: int, stop: int) -> int:
+        return count_tokens(text[pieces[first].start : pieces[stop - 1].stop])
+
+    around = count_tokens("")
     windows: list[Window] = []
     first = 0
     while True:
-        stop = _longest_fit(text, words, costs, first, max_tokens, count_tokens)
-        windows.append(Window(words[first].start, words[stop - 1].stop))
-        if stop == len(words):
+        stop = _longest_fit(count, first, len(pieces), max_tokens)
+        windows.append(Window(pieces[first].start, pieces[stop - 1].stop))
+        if stop == len(pieces):
             return windows
-        first = _half_way(costs, first, stop)
+        first = _half_way(count, first, stop, (count(first, stop) + around) / 2)
+
+
+def _pieces(text: str, fits: Callable[[str], bool]) -> Iterator[Window]:
+    """Yield the words of a text, and the characters of those that do not fit."""
+    for word in _words(text):
+        if fits(text[word.start : word.stop]):
+            yield word
+        else:
+            yield from (Window(i, i + 1) for i in range(word.start, word.stop))
 
 
 def _words(text: str) -> list[Window]:
@@ -57,32 +71,19 @@ def _words(text: str) -> list[Window]:
     return words
 
 
-def _longest_fit(
-    text: str,
-    words: Sequence[Window],
-    costs: Sequence[int],
-    first: int,
-    max_tokens: int,
-    count_tokens: Callable[[str], int],
-) -> int:
-    """Return the end of the longest run of words from `first` that fits: word costs guess, a count decides."""
-    stop, total = first, 0
-    while stop < len(words) and total + costs[stop] <= max_tokens:
-        total += costs[stop]
-        stop += 1
-    while stop > first and count_tokens(text[words[first].start : words[stop - 1].stop]) > max_tokens:
-        stop -= 1
+def _longest_fit(count: Callable[[int, int], int], first: int, end: int, max_tokens: int) -> int:
+    """Return the end of the longest run of pieces from `first` that fits."""
+    reach = 1
+    while first + reach < end and count(first, first + reach) <= max_tokens:
+        reach *= 2
+    stops = range(first + 1, min(first + reach, end) + 1)
+    stop = first + bisect_right(stops, max_tokens, key=lambda stop: count(first, stop))
     if stop == first:
-        word = text[words[first].start : words[first].stop]
-        raise ValueError(f"the word {word[:40]!r} at character {words[first].start} is longer than {max_tokens} tokens")
+        raise ValueError(f"one character of the passage takes more than {max_tokens} tokens")
     return stop
 
 
-def _half_way(costs: Sequence[int], first: int, stop: int) -> int:
-    """Return the first word past half the tokens of words [first, stop)."""
-    half = sum(costs[first:stop]) / 2
-    total, i = 0, first
-    while i < stop - 1 and total < half:
-        total += costs[i]
-        i += 1
-    return max(i, first + 1)
+def _half_way(count: Callable[[int, int], int], first: int, stop: int, half: float) -> int:
+    """Return the first piece past half the tokens of pieces [first, stop), the last of them at most."""
+    starts = range(first + 1, stop - 1)
+    return first + 1 + bisect_left(starts, half, key=lambda start: count(first, start))

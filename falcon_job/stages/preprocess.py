@@ -13,6 +13,7 @@ from falcon_job.files import new_folder, write_json
 from falcon_job.model.tokenizer import make_encoder
 from falcon_job.params import Params
 from falcon_job.qa.dataset import Passage, check_disjoint, read_passages
+from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.examples import ExampleEncoder, Tally
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.qa.splits import split_validation, take_passages
@@ -23,6 +24,7 @@ from falcon_job.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 Counts = dict[str, int | float]
+MERGES_TRIED = 200
 
 
 def preprocess(params: Params, workspace: Workspace) -> None:
@@ -36,17 +38,25 @@ def preprocess(params: Params, workspace: Workspace) -> None:
     examples = ExampleEncoder(encoder, settings.max_tokens, settings.seed)
 
     read_train, dev = (read_passages(_raw_file(workspace, split)) for split in ("train", "dev"))
+    _check_same_kind(read_train, dev)
     overlaps = check_disjoint(read_train, dev)
     for overlap in overlaps:
         logger.warning("train and dev overlap: %s", overlap)
     chosen = take_passages(read_train, settings.limit, settings.seed)
     train, validation = split_validation(chosen, settings.validation_fraction, settings.seed)
+    _warn_of_merges(encoder, train)
 
     tallies = {name: Tally() for name in ("train", "validation", "dev")}
     with new_folder(workspace.dataset) as folder:
         for name, passages in (("train", train), ("validation", validation)):
             write_split(folder / f"{name}.arrow", examples.training(passages, tallies[name]))
-        longest = _longest_answer(Split(folder / "train.arrow"))
+        trained = Split(folder / "train.arrow")
+        if not len(trained):
+            dropped = ", ".join(f"{count} {reason}" for reason, count in tallies["train"].dropped.items() if count)
+            raise InputError(
+                f"dataset.train: none of its questions can be trained on ({dropped}): raise preprocess.max_tokens"
+            )
+        longest = _longest_answer(trained)
         write_split(folder / "dev.arrow", examples.scoring(dev, longest, tallies["dev"]))
         write_json(
             folder / "settings.json",
@@ -60,8 +70,6 @@ def preprocess(params: Params, workspace: Workspace) -> None:
             name: _describe(passages, Split(folder / f"{name}.arrow"), tallies[name])
             for name, passages in (("train", train), ("validation", validation), ("dev", dev))
         }
-    if not report["train"]["kept"]:
-        raise InputError(f"dataset.train: none of its questions can be trained on ({dict(tallies['train'].dropped)})")
     left_out = sum(len(p.questions) for p in read_train) - sum(len(p.questions) for p in chosen)
     write_json(workspace.reports / "data.json", {**report, "left_out_by_limit": left_out, "overlaps": len(overlaps)})
     logger.info("train %(kept)d questions on %(passages)d passages", report["train"])
@@ -78,9 +86,34 @@ def _raw_file(workspace: Workspace, split: str) -> Path:
     return found[0]
 
 
+def _check_same_kind(train: Sequence[Passage], dev: Sequence[Passage]) -> None:
+    with_passages = [split[0].text is not None for split in (train, dev)]
+    if with_passages[0] != with_passages[1]:
+        has, lacks = ("train", "dev") if with_passages[0] else ("dev", "train")
+        raise InputError(
+            f"dataset.{has} asks about passages, dataset.{lacks} is closed book: name two files of the same kind"
+        )
+
+
+def _warn_of_merges(encoder: PromptEncoder, passages: Sequence[Passage]) -> None:
+    """Say so where pieces of a prompt tokenized apart are not what the base model saw of such text."""
+    tried = [(passage, passage.questions[0]) for passage in passages[:MERGES_TRIED]]
+    merged = sum(
+        not encoder.adds_up(passage.text, question.text, question.answers[0].text if question.answers else None)
+        for passage, question in tried
+    )
+    if merged:
+        logger.warning(
+            "model.source: its tokenizer merges across the pieces of a prompt (%d of %d tried): the passage ends, or "
+            "the answer begins, with tokens that it would not use in running text; training and answers agree on them",
+            merged,
+            len(tried),
+        )
+
+
 def _longest_answer(train: Split) -> int:
     """Return the tokens kept free for an answer that is not known yet: the longest one trained on."""
-    return max((len(q.answer_ids) for i in range(len(train)) for q in train[i].questions), default=1)
+    return max(len(q.answer_ids) for i in range(len(train)) for q in train[i].questions)
 
 
 def _describe(passages: Sequence[Passage], split: Split, tally: Tally) -> dict[str, int | Counts]:

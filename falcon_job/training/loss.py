@@ -24,7 +24,7 @@ def answer_loss(model: nn.Module, pack: Mapping[str, Tensor]) -> Tensor:
 
 
 def answer_logits(model: nn.Module, pack: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return what predicts each answer token, float32 [N, vocabulary], and the tokens, int64 [N]."""
+    """Return what predicts each answer token, float32 (or wider) [N, vocabulary], and the tokens, int64 [N]."""
     labels = pack["labels"][0]
     learned = torch.nonzero(labels != IGNORED)[:, 0]
     output = model(
@@ -34,7 +34,8 @@ def answer_logits(model: nn.Module, pack: Mapping[str, Tensor]) -> tuple[Tensor,
         logits_to_keep=learned - 1,
         use_cache=False,
     )
-    return output.logits[0].float(), labels[learned]
+    wide = torch.promote_types(output.logits.dtype, torch.float32)
+    return output.logits[0].to(wide), labels[learned]
 
 
 def count_supervised(pack: Mapping[str, Tensor]) -> int:

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from falcon_job.errors import JobError
+from falcon_job.packing import Branch, Tree
+from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
+from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
+
+TREES = [
+    Tree([1, 2, 3, 4 + i], (Branch([5, 6], [7, 0]), Branch([8], [9, 0]), Branch([10, 11, 12], [13, 14, 0])))
+    for i in range(5)
+]
+
+
+@pytest.mark.parametrize("build", [falcon_7b_type, falcon_40b_type, llama_type])
+def test_a_model_that_obeys_the_mask_passes_far_inside_the_tolerance(build):
+    difference = check_packing(with_lora(build()), TREES, "fp32")
+
+    assert max(difference.loss, difference.gradients) < 1e-5
+
+
+def test_a_fresh_adapter_whose_b_is_zero_is_checked_through_its_gradients_all_the_same():
+    model = with_lora(falcon_7b_type())
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+
+    assert check_packing(model, TREES, "fp32").gradients < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_eager_attention_which_adds_a_bool_mask_as_numbers_is_stopped(precision):
+    """A real silent failure of transformers: no error, other numbers."""
+    model = with_lora(falcon_7b_type(attn_implementation="eager"))
+
+    with pytest.raises(JobError, match=r"packed and separate sequences differ .* ignores the mask"):
+        check_packing(model, TREES, precision)
+
+
+def test_rounding_of_bf16_stays_inside_its_tolerance_and_a_leak_outside():
+    obeying = compare(with_lora(falcon_7b_type(), torch.bfloat16), sample(TREES))
+    leaking = compare(with_lora(falcon_7b_type(attn_implementation="eager"), torch.bfloat16), sample(TREES))
+
+    assert max(obeying.loss, obeying.gradients) < TOLERANCES["bf16"] / 2
+    assert max(leaking.loss, leaking.gradients) > 2 * TOLERANCES["bf16"]
+
+
+def test_a_loss_that_is_no_number_does_not_pass():
+    model = with_lora(falcon_7b_type())
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
+
+    with pytest.raises(JobError, match="differ"):
+        check_packing(model, TREES, "fp32")
+
+
+def test_dropout_is_off_meanwhile_and_mode_gradients_and_random_state_are_as_before():
+    model = with_lora(falcon_7b_type(), dropout=0.5).train()
+    state = torch.get_rng_state()
+    check_packing(model, TREES, "fp32")
+
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_sample_holds_several_passages_and_questions_so_that_every_leak_can_show():
+    trees = sample(TREES)
+
+    assert len(trees) == MAX_TREES > 1
+    assert all(len(tree.branches) == MAX_BRANCHES > 1 for tree in trees)
