@@ -14,7 +14,7 @@ help: ## Show this help
 env: $(VENV)/.ready ## Make the environment .venv (TORCH_INDEX=… for another build of torch)
 
 $(VENV)/.ready: requirements.lock
-	@echo "Making $(VENV): downloads about 0.6 GB with a CPU build of torch, 3.5 GB with a CUDA build (Linux's default)."
+	@echo "Making $(VENV). It downloads about 3 GB on Linux (torch with its CUDA libraries), 0.4 GB with a CPU build of torch."
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(BIN)/pip install --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' requirements.lock)")
 	$(BIN)/pip install --quiet --requirement requirements.lock
@@ -53,6 +53,10 @@ test: env ## Run the tests
 .PHONY: test-slow
 test-slow: env ## Run the long rounds too
 	$(BIN)/python -m pytest -m "not gpu"
+
+.PHONY: smoke-real
+smoke-real: env ## Train a small real model on real questions, apart: SQUAD=FOLDER MODEL=FOLDER
+	$(BIN)/python -m tools.smoke_real "$(SQUAD)" "$(MODEL)"
 
 .PHONY: lint
 lint: env ## Check style, types and import rules

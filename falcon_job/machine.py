@@ -1,6 +1,7 @@
 """What only changes speed or memory: FALCON_JOB_* variables, also read from a .env file; never params."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -34,5 +35,11 @@ def machine() -> Machine:
     try:
         return Machine()
     except ValidationError as error:
-        problems = [f"FALCON_JOB_{str(e['loc'][0]).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise InputError("\n".join(dict.fromkeys(problems))) from None
+        problems: dict[str, list[str]] = {}
+        for problem in error.errors():  # one for each type that a setting may have
+            variable = f"FALCON_JOB_{str(problem['loc'][0]).upper()} (got {problem['input']!r})"
+            problems.setdefault(variable, []).append(problem["msg"][:1].lower() + problem["msg"][1:])
+        lines = [f"{variable}: {', or '.join(messages)}" for variable, messages in problems.items()]
+        raise InputError("\n".join(lines)) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{Path('.env').absolute()} is not UTF-8: save it as UTF-8") from None

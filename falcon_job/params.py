@@ -130,7 +130,7 @@ class EvaluateParams(Group):
 
     max_new_tokens: PositiveInt
     limit: PositiveInt | None
-    """At most this many dev questions, whole passages, the first of the file; null: all."""
+    """At most this many dev questions, whole passages spread over the file; null: all."""
     extractive: bool
     """Whether an answer that is no span of the passage is replaced by the nearest one."""
 
@@ -172,6 +172,8 @@ def load_params(path: Path) -> Params:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: write one with `falcon-job preset demo`") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -204,6 +206,8 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
     if problem["type"] == "missing":
         return f"{path}: missing; presets/demo.yaml shows a value"
+    if problem["type"] == "model_type":
+        return f"{path}: must be a group of keys (got {problem['input']!r})"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{path}: {message} (got {problem['input']!r})"
 

@@ -1,7 +1,7 @@
 """Make a model folder (safetensors and tokenizer) from a GGUF file: for machines that have one and no Hub.
 
-    pip install gguf
-    python -m tools.unpack_gguf MODEL.gguf FOLDER
+pip install gguf
+python -m tools.unpack_gguf MODEL.gguf FOLDER
 """
 
 from pathlib import Path

@@ -60,8 +60,8 @@ class Answerer:
             return list(self._examples.scoring([passage], self._package.answer_tokens, Tally()))
         except InputError:
             raise InputError(
-                f"the question {_short(asked.question)} is too long for this model (passage, question and answer were at "
-                f"most {self._package.max_tokens} tokens in training): shorten it"
+                f"the question {_short(asked.question)} is too long for this model (passage, question and answer "
+                f"were at most {self._package.max_tokens} tokens in training): shorten it"
             ) from None
 
 

@@ -77,6 +77,6 @@ def _is_older(pid: int, path: Path) -> bool:
     try:
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE
-        return alive and process.create_time() <= path.stat().st_mtime
+        return bool(alive and process.create_time() <= path.stat().st_mtime)
     except (psutil.NoSuchProcess, FileNotFoundError):
         return False

@@ -1,5 +1,7 @@
 """Presets: complete, commented params.yaml files under presets/."""
 
+from pathlib import Path
+
 from falcon_job.errors import InputError
 from falcon_job.files import write_text
 from falcon_job.params import load_params
@@ -9,8 +11,9 @@ from falcon_job.workspace import Workspace
 def list_presets(workspace: Workspace) -> str:
     """Return a line for each preset: its name and the first line of its comment."""
     lines = []
-    for file in sorted(workspace.path("presets").glob("*.yaml")):
-        lines.append(f"{file.stem:<16}{file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}\n")
+    for name, file in _presets(workspace).items():
+        first, _, _ = file.read_text(encoding="utf-8").partition("\n")
+        lines.append(f"{name:<16}{first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip() + "\n")
     return "".join(lines)
 
 
@@ -18,10 +21,14 @@ def write_preset(workspace: Workspace, name: str) -> None:
     """Write presets/NAME.yaml, once checked, to params.yaml.
 
     Raises:
-        InputError: there is no such preset.
+        InputError: there is no such preset, or it is bad.
     """
-    path = workspace.path("presets") / f"{name}.yaml"
-    if not path.is_file():
+    presets = _presets(workspace)
+    if name not in presets:
         raise InputError(f"there is no preset {name}; there are:\n{list_presets(workspace)}".rstrip())
-    load_params(path)
-    write_text(workspace.params, path.read_text(encoding="utf-8"))
+    load_params(presets[name])
+    write_text(workspace.params, presets[name].read_text(encoding="utf-8"))
+
+
+def _presets(workspace: Workspace) -> dict[str, Path]:
+    return {file.stem: file for file in sorted(workspace.path("presets").glob("*.yaml"))}

@@ -21,3 +21,14 @@ def quantizable_falcon() -> Iterator[None]:
         yield
     finally:
         modeling_falcon.FalconLinear = original  # type: ignore[misc]
+
+
+def keep_4bit_weights(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew for a CPU's bfloat16 instructions, at the first answer.
+
+    Packing rounds the scales, and unpacking (at every `state_dict()`: a checkpoint, another adapter) does not restore
+    them: in bitsandbytes 0.50 (at least) the frozen base changes during a run. Other devices and CPUs never pack.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from transformers import (
 
 from falcon_job.errors import InputError, JobError, MachineError, first_line
 from falcon_job.machine import machine
-from falcon_job.model.compat import quantizable_falcon
+from falcon_job.model.compat import keep_4bit_weights, quantizable_falcon
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         )
     if quantized:
         count = check_quantized(model)
+        keep_4bit_weights(model)
         logger.info("nf4: %d linear layers hold 4-bit weights", count)
     model.requires_grad_(requires_grad=False)
     model.train(mode=False)

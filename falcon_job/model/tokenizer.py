@@ -19,7 +19,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file raises whatever transformers stumbles over
         raise InputError(f"{folder}: no tokenizer that transformers loads: {first_line(error)}") from None
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         unused = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]

@@ -80,11 +80,13 @@ class Split:
         """Map the file.
 
         Raises:
-            InputError: it is missing or no Arrow file.
+            InputError: it is missing or not what `write_split` writes.
         """
         try:
             with pa.memory_map(str(path)) as source:
                 self._table = pa.ipc.open_file(source).read_all()
+            if self._table.schema != SCHEMA:
+                raise pa.ArrowInvalid("its columns are not those of a split")
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error}): run `falcon-job run preprocess`") from None
         self.passages: list[int] = self._table["passage"].to_pylist()

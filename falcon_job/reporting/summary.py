@@ -31,14 +31,17 @@ def print_summary(params: Params, workspace: Workspace) -> None:
     console = Console(highlight=False)
     tuned = _read(workspace, "reports/eval.json")
     untuned = _read(workspace, "reports/baseline.json")
-    title = f"{params.model.source} ({params.model.precision}) on {tuned.get('total', 0):.0f} dev questions"
-    scores = Table(title=title, title_justify="left")
+    total = (tuned or untuned).get("total")
+    questions = f" on {total:.0f} dev questions" if total else ", not scored yet"
+    console.print(f"{params.model.source} ({params.model.precision}){questions}", soft_wrap=True)
+    scores = Table()
     for heading in ("percent", "untuned", "tuned"):
         scores.add_column(heading, justify="left" if heading == "percent" else "right")
     for key, name in SCORES.items():
         if key in tuned or key in untuned:
             scores.add_row(name, *(f"{numbers[key]:.2f}" if key in numbers else "-" for numbers in (untuned, tuned)))
-    console.print(scores)
+    if scores.row_count:
+        console.print(scores)
     for name, place in PLACES.items():
         if workspace.path(place).exists():
             console.print(f"{name:<16}{place}")

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from falcon_job.errors import InputError
 from falcon_job.files import new_folder, read_json, sha256_file, write_json, write_text
 from falcon_job.inference.package import PROMPT_FILE, SETTINGS_FILE
 from falcon_job.inference.verification import check_package, merge, sample_trees
@@ -28,8 +29,12 @@ def export(params: Params, workspace: Workspace) -> None:
     """Write the package, once what is reloaded from it equals the adapter.
 
     Raises:
+        InputError: there is no adapter, or no evaluation of it.
         JobError: the reloaded package, or the merged model, does not answer as the adapter does.
     """
+    for path, stage in ((workspace.adapter / "adapter_config.json", "train"), (_scores(workspace), "evaluate")):
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run `falcon-job run {stage}`")
     base_folder = locate(workspace)
     with new_folder(workspace.export) as folder:
         _fill(folder, base_folder, params, workspace)
@@ -59,7 +64,7 @@ def _fill(folder: Path, base_folder: Path, params: Params, workspace: Workspace)
     for file in workspace.adapter.iterdir():
         shutil.copyfile(file, folder / file.name)
     load_tokenizer(base_folder).save_pretrained(str(folder))
-    scores = read_json(workspace.reports / "eval.json")
+    scores = read_json(_scores(workspace))
     dataset = read_json(workspace.dataset / "settings.json")
     made = provenance(workspace.root)
     write_json(folder / PROMPT_FILE, asdict(TEMPLATES[params.prompt.template]))
@@ -75,6 +80,10 @@ def _fill(folder: Path, base_folder: Path, params: Params, workspace: Workspace)
     )
     card = model_card(params, scores, made, closed_book=dataset["closed_book"])
     write_text(folder / "README.md", card)
+
+
+def _scores(workspace: Workspace) -> Path:
+    return workspace.reports / "eval.json"
 
 
 def _write_checksums(folder: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
 from falcon_job.errors import MachineError
@@ -20,7 +21,7 @@ from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
 from falcon_job.training.callbacks import COLUMNS, history
-from falcon_job.training.checkpoints import fingerprint, last_checkpoint
+from falcon_job.training.checkpoints import fingerprint, last_checkpoint, recall
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -40,7 +41,8 @@ def train(params: Params, workspace: Workspace) -> None:
         MachineError: a setting does not fit this machine.
     """
     device = choose_device()
-    tokens_per_pack = _tokens_per_pack(params)
+    folder = workspace.checkpoints / fingerprint(workspace, "train")
+    tokens_per_pack = _tokens_per_pack(params, folder)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, tokens_per_pack, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, tokens_per_pack)
@@ -54,14 +56,14 @@ def train(params: Params, workspace: Workspace) -> None:
         difference.gradients,
     )
 
-    folder = workspace.checkpoints / fingerprint(workspace, "train")
     trainer = build_trainer(model, params, steps, validation, folder)
     checkpoint = last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     set_seed(params.train.seed)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
 
     with new_folder(workspace.adapter) as adapter:
@@ -72,12 +74,12 @@ def train(params: Params, workspace: Workspace) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tokens_per_pack(params: Params) -> int:
-    """Return the slots of a pack, at least the longest sequence."""
+def _tokens_per_pack(params: Params, checkpoints: Path) -> int:
+    """Return the slots of a pack, at least the longest sequence; a resumed run keeps what `auto` was."""
     wanted = machine().tokens_per_pack
     longest = params.preprocess.max_tokens
     if wanted == "auto":
-        return max(AUTO_TOKENS_PER_PACK, longest)
+        return recall(checkpoints, "tokens_per_pack", max(AUTO_TOKENS_PER_PACK, longest))
     if wanted < longest:
         raise MachineError(
             f"FALCON_JOB_TOKENS_PER_PACK={wanted} is below preprocess.max_tokens={longest}: raise it or lower the other"

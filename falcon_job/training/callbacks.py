@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from falcon_job.errors import JobError
@@ -99,3 +99,10 @@ class ProgressLine(TrainerCallback):
             logger.info("%s: loss %.4f, learning rate %.3g", where, logs["loss"], logs["learning_rate"])
         elif "eval_loss" in logs:
             logger.info("%s: validation loss %.4f", where, logs["eval_loss"])
+
+
+class Bar(ProgressCallback):
+    """Trainer's progress bar, without the raw numbers it writes beside our lines."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Leave the numbers to `ProgressLine`."""

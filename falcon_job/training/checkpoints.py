@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from falcon_job.files import read_json, write_json
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,15 @@ def _lookup(params: dict[str, object], key: str) -> object:
     for part in key.split("."):
         value = value[part] if isinstance(value, dict) else None
     return value
+
+
+def recall(folder: Path, name: str, value: int) -> int:
+    """Return the machine setting `name` with which the checkpoints in `folder` began; `value` if there are none."""
+    path = folder / "machine.json"
+    settings: dict[str, int] = read_json(path) if path.is_file() else {}
+    if name not in settings:
+        write_json(path, {**settings, name: value})
+    return settings.get(name, value)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from falcon_job.errors import InputError
 from falcon_job.machine import machine
 from falcon_job.params import Params
-from falcon_job.training.callbacks import ProgressLine, RunningLoss, Schedule
+from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.speed import Speed
 from falcon_job.training.steps import Batch, StepDataset
@@ -85,7 +88,12 @@ class PackedTrainer(Trainer):
 def build_trainer(
     model: PeftModel, params: Params, train: StepDataset, validation: StepDataset | None, folder: Path
 ) -> PackedTrainer:
-    """Return a trainer that writes its checkpoints, one an epoch, under `folder`."""
+    """Return a trainer that writes its checkpoints, one an epoch, under `folder`.
+
+    Raises:
+        InputError: a tracker in `train.report_to` is unknown or not installed.
+    """
+    _check_trackers(params.train.report_to)
     arguments = training_arguments(params, len(train), validation is not None, folder)
     trainer = PackedTrainer(
         model=model,
@@ -96,7 +104,21 @@ def build_trainer(
         callbacks=[RunningLoss(), Schedule(), ProgressLine()],
     )
     trainer.remove_callback(PrinterCallback)
+    if not arguments.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Bar())
     return trainer
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    known = set(INTEGRATION_TO_CALLBACK) - {"dvclive"}
+    if unknown := sorted(set(names) - known):
+        raise InputError(
+            f"train.report_to: {', '.join(unknown)} cannot be used; there are {', '.join(sorted(known))} (dvclive "
+            "would rewrite dvc.yaml while DVC runs it; reports/history.csv holds the same numbers)"
+        )
+    if missing := sorted(set(names) - set(get_available_reporting_integrations())):
+        raise InputError(f"train.report_to: {', '.join(missing)} is not installed: `.venv/bin/pip install` it")
 
 
 def _single(items: list[Batch]) -> Batch:

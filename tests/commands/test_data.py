@@ -1,6 +1,7 @@
 """`make data`: own question files enter data/ whole, are recorded and lose every tie to the store in Git."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_params_name_the_files_and_keep_everything_else(workspace, own):
     before = workspace.params.read_text()
     workspace.params.write_text(text)
     import_data(workspace, **own)
-    assert workspace.params.read_text() == before
+    # a comment beside a value that has changed its length may move
+    assert re.sub(" +#", " #", workspace.params.read_text()) == re.sub(" +#", " #", before)
 
 
 def test_a_new_suffix_replaces_the_file_of_the_old_one(workspace, own, tmp_path):

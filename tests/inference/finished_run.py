@@ -6,8 +6,11 @@ answers end in end-of-text, so that replies stop as a trained model's do.
 
 import functools
 import json
+import re
 import shutil
+import string
 import tempfile
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +33,7 @@ from tools.make_tiny_falcon import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # models this small only wait for each other on more
 WRONG = "blue whale"
 TOWNS = ("Oslo", "Bergen", "Turku", "Lund", "Visby")
 PEOPLE = ("Anna Berg", "Olaf Dahl", "Mia Falk", "Jon Lind", "Eva Strand")
@@ -186,12 +190,12 @@ def teach(model: FalconForCausalLM, encoder: PromptEncoder, rows: list[EncodedPa
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            if float(loss) < 0.05:
+            if loss.item() < 0.05:
                 break
-    assert float(loss) < 0.1, f"the model of the test did not learn its part: loss {float(loss):.2f}"
+    assert loss.item() < 0.1, f"the model of the test did not learn its part: loss {loss.item():.2f}"
 
 
-def write_adapter(workspace: Workspace, params: Params, size: float = 0.01) -> None:
+def write_adapter(workspace: Workspace, params: Params, size: float = 0.05) -> None:
     """Write an adapter with weights that are not zero."""
     model = add_adapter(base_of(workspace), params.lora, seed=0)
     randomize(model, size)
@@ -204,3 +208,29 @@ def randomize(model, size: float) -> None:
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data = size * torch.randn(weight.shape, generator=generator)
+
+
+def official(predictions: dict[str, str], golds: dict[str, list[str]]) -> dict[str, tuple[float, float]]:
+    """Score exact match and F1 of each question as evaluate-v2.0.py does, written down a second time."""
+    return {name: _best(predictions[name], golds[name] or [""]) for name in golds}
+
+
+def mean(scores: list[tuple[float, float]], column: int) -> float:
+    return 100 * sum(score[column] for score in scores) / len(scores)
+
+
+def _best(answer: str, golds: list[str]) -> tuple[float, float]:
+    pairs = [(_words(answer), _words(gold)) for gold in golds]
+    return max(float(a == g) for a, g in pairs), max(_f1(a, g) for a, g in pairs)
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", kept).split()
+
+
+def _f1(answer: list[str], gold: list[str]) -> float:
+    if not answer or not gold:
+        return float(answer == gold)
+    same = sum((Counter(answer) & Counter(gold)).values())
+    return 2 * same / (len(answer) + len(gold))

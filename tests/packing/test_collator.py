@@ -8,7 +8,10 @@ from transformers import Trainer, TrainingArguments
 from falcon_job.packing import Branch, PrefixTreeCollator, Tree
 from tests.tiny_models import falcon_7b_type, with_lora
 
-ITEM = {"prefix_ids": [5, 6, 7], "branches": [{"prompt_ids": [8], "answer_ids": [9, 1]}, {"prompt_ids": [2, 3], "answer_ids": [4]}]}
+ITEM = {
+    "prefix_ids": [5, 6, 7],
+    "branches": [{"prompt_ids": [8], "answer_ids": [9, 1]}, {"prompt_ids": [2, 3], "answer_ids": [4]}],
+}
 
 
 def test_mappings_and_trees_give_the_same_batch():

@@ -12,9 +12,7 @@ TOKENS = st.integers(0, 96)
 BRANCHES = st.builds(
     Branch, st.lists(TOKENS, min_size=1, max_size=6).map(tuple), st.lists(TOKENS, max_size=4).map(tuple)
 )
-TREES = st.builds(
-    Tree, st.lists(TOKENS, max_size=12).map(tuple), st.lists(BRANCHES, min_size=1, max_size=6).map(tuple)
-)
+TREES = st.builds(Tree, st.lists(TOKENS, max_size=12).map(tuple), st.lists(BRANCHES, min_size=1, max_size=6).map(tuple))
 CAPACITY = 40
 
 

@@ -29,7 +29,9 @@ def passages(count: int, seed: int) -> list[EncodedPassage]:
         return EncodedQuestion(f"{number}-{k}", "?", ["a"], tokens(2, 5), [*tokens(1, 4), 1])
 
     return [
-        EncodedPassage(number, "article", "text", tokens(8, 20), [question(number, k) for k in range(draw.randint(1, 6))])
+        EncodedPassage(
+            number, "article", "text", tokens(8, 20), [question(number, k) for k in range(draw.randint(1, 6))]
+        )
         for number in range(count)
     ]
 

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from falcon_job.errors import JobError, MachineError, Stopped
+from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import machine
 from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
@@ -135,7 +136,9 @@ def test_the_seed_decides_the_adapter_whatever_was_drawn_before(workspace):
 
 def test_validation_comes_at_each_epochs_end_and_at_the_interval_besides(workspace):
     by_epoch = [row["step"] for row in run(workspace, train={"logging_steps": 100}) if row["validation_loss"]]
-    both = [row["step"] for row in run(workspace, train={"logging_steps": 100, "eval_steps": 3}) if row["validation_loss"]]
+    both = [
+        row["step"] for row in run(workspace, train={"logging_steps": 100, "eval_steps": 3}) if row["validation_loss"]
+    ]
     last = int(by_epoch[-1])
 
     assert [int(step) for step in by_epoch] == [last // 2, last]
@@ -188,7 +191,9 @@ def test_a_run_killed_after_a_checkpoint_goes_on_to_the_same_bytes(workspace, mo
         run(workspace, **settings)
     monkeypatch.setattr(PackedTrainer, "training_step", original)
     resumed = []
-    monkeypatch.setattr(RunningLoss, "add", lambda self, loss, add=RunningLoss.add: (resumed.append(1), add(self, loss)))
+    monkeypatch.setattr(
+        RunningLoss, "add", lambda self, loss, add=RunningLoss.add: (resumed.append(1), add(self, loss))
+    )
     run(workspace, **settings)
 
     assert len(resumed) < len(calls)
@@ -220,6 +225,37 @@ def test_a_half_written_checkpoint_is_passed_over(workspace, monkeypatch):
     history = run(workspace)
 
     assert [int(row["step"]) for row in history] == list(range(1, len(history) + 1))
+
+
+def test_a_run_killed_after_its_last_step_only_writes_its_results(workspace, monkeypatch):
+    run(workspace)
+    expected = adapter_bytes(workspace), (workspace.reports / "history.csv").read_bytes()
+    with pytest.raises(Interrupted):
+        monkeypatch.setattr(PackedTrainer, "_finalize_training", _interrupt)
+        run(workspace)
+    monkeypatch.undo()
+    monkeypatch.setattr(PackedTrainer, "training_step", _interrupt)
+    run(workspace)
+
+    assert (adapter_bytes(workspace), (workspace.reports / "history.csv").read_bytes()) == expected
+
+
+def test_a_resumed_run_keeps_the_pack_size_that_auto_chose(workspace, monkeypatch):
+    sizes = []
+    original = PackedTrainer.__init__
+
+    def init(self, *args, **kwargs):
+        sizes.append(kwargs["train_dataset"]._tokens_per_pack)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "__init__", init)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(PackedTrainer, "_finalize_training", _interrupt)
+        run(workspace)
+    monkeypatch.setattr("falcon_job.stages.train.AUTO_TOKENS_PER_PACK", 4096)  # as on another machine
+    run(workspace)
+
+    assert sizes == [2048, 2048]
 
 
 def test_at_most_as_many_checkpoints_are_kept_as_asked(workspace, monkeypatch):
@@ -254,9 +290,47 @@ def test_trackers_are_handed_to_trainer(workspace, monkeypatch):
 
     monkeypatch.setattr(PackedTrainer, "__init__", init)
     monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda names: [])
+    monkeypatch.setattr("falcon_job.training.trainer.get_available_reporting_integrations", lambda: ["tensorboard"])
     run(workspace, train={"epochs": 1, "report_to": ["tensorboard"]})
 
     assert seen == [["tensorboard"]]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "problem"),
+    [
+        ("tensorbord", "tensorbord cannot be used; there are .*tensorboard"),
+        ("dvclive", "dvclive would rewrite dvc.yaml"),
+        ("comet_ml", "comet_ml is not installed"),
+    ],
+)
+def test_a_tracker_that_cannot_be_used_is_named_before_training(workspace, tracker, problem):
+    with pytest.raises(InputError, match=rf"train.report_to: .*{problem}"):
+        run(workspace, train={"report_to": [tracker]})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_on_a_terminal_there_is_a_bar_with_the_lines_above_it(workspace):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    write_params(workspace, train={"epochs": 1})
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "falcon_job", "train"]
+    process = subprocess.Popen(command, cwd=workspace.root, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError):  # how Linux ends a terminal that nobody holds any more
+        while data := os.read(ours, 4096):
+            shown += data.decode()
+
+    assert process.wait() == 0
+    assert "100%|" in shown
+    assert "train: step 1/" in shown
+    assert "{'loss'" not in shown
 
 
 def test_a_signal_in_the_middle_leaves_no_half_written_adapter(workspace, monkeypatch):

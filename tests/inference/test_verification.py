@@ -1,0 +1,202 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from falcon_job.errors import JobError
+from falcon_job.inference import verification
+from falcon_job.inference.package import PROMPT_FILE
+from falcon_job.inference.verification import answer_logits, check_package, merge, sample_trees
+from falcon_job.model.adapter import load_adapter
+from falcon_job.model.loading import load_base
+from falcon_job.model.tokenizer import load_tokenizer
+from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.qa.store import Split, write_split
+from falcon_job.sources.base_model import locate
+from tests.inference.finished_run import CPU, base_of, finished_run, fresh_copy, write_adapter
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return fresh_copy(tmp_path, finished_run().workspace)
+
+
+@pytest.fixture
+def rows(workspace):
+    return sample_trees(workspace, 6)
+
+
+@pytest.fixture
+def package(workspace):
+    """A copy of the adapter with tokenizer and prompt, as an export holds them."""
+    folder = workspace.root / "package"
+    shutil.copytree(workspace.adapter, folder)
+    load_tokenizer(workspace.data / "tiny").save_pretrained(folder)
+    (folder / PROMPT_FILE).write_text(json.dumps(dataclasses.asdict(TEMPLATES["squad-v2"])))
+    return folder
+
+
+def change(path, work):
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    work(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_answer_logits_are_those_of_the_plain_model(workspace, rows):
+    model = base_of(workspace)
+    found = answer_logits(model, rows)
+    questions = [(row, question) for row in rows for question in row.questions]
+    for (row, question), logits in zip(questions, found, strict=True):
+        ids = [*row.prefix_ids, *question.prompt_ids, *question.answer_ids]
+        with torch.no_grad():
+            whole = model(input_ids=torch.tensor([ids])).logits[0]
+        start = len(ids) - len(question.answer_ids)
+        torch.testing.assert_close(logits, whole[start - 1 : -1], rtol=1e-4, atol=1e-4)
+
+
+def test_samples_are_whole_passages_of_validation(workspace, rows):
+    split = Split(workspace.dataset / "validation.arrow")
+    assert rows == [split[i] for i in range(len(rows))]
+    assert sum(len(row.questions) for row in rows[:-1]) < 6
+
+
+def test_samples_are_of_train_where_there_is_no_validation(workspace):
+    write_split(workspace.dataset / "validation.arrow", [])
+    rows = sample_trees(workspace, 2)
+    assert rows == [Split(workspace.dataset / "train.arrow")[0]]
+
+
+def test_a_true_copy_has_no_difference_and_the_base_comes_back_bare(workspace, rows, package):
+    base = base_of(workspace)
+    before = answer_logits(base, rows)
+    assert check_package(package, workspace.adapter, base, rows) == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, answer_logits(base, rows), strict=True))
+    adapted = answer_logits(load_adapter(base, workspace.adapter), rows)
+    assert not torch.equal(before[0], adapted[0]), "the adapter says something else than the base"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda tensors: next(t for n, t in tensors.items() if "lora_B" in n).view(-1)[0].add_(0.01),
+        lambda tensors: next(t for n, t in tensors.items() if "lora_A" in n).zero_(),
+        lambda tensors: next(t for n, t in tensors.items() if "lora_B" in n).fill_(float("nan")),
+    ],
+    ids=["one weight", "zeros", "nan"],
+)
+def test_other_weights_are_found(workspace, rows, package, work):
+    change(package / "adapter_model.safetensors", work)
+    with pytest.raises(JobError, match="reloaded adapter's logits differ") as caught:
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda tensors: tensors.pop(sorted(tensors)[0]),
+        lambda tensors: tensors.update({"base_model.model.other.lora_A.weight": torch.zeros(2, 2)}),
+    ],
+    ids=["one missing", "one too many"],
+)
+def test_missing_and_foreign_weights_are_found(workspace, rows, package, work):
+    change(package / "adapter_model.safetensors", work)
+    with pytest.raises(JobError, match=r"copied adapter cannot be loaded.*without a match"):
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+
+
+@pytest.mark.parametrize("size", [0, 7, 500])
+def test_a_file_cut_short_is_found(workspace, rows, package, size):
+    path = package / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(JobError, match="copied adapter cannot be loaded") as caught:
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+    assert caught.value.exit_code == 1
+
+
+def test_another_scale_in_the_copied_configuration_is_found(workspace, rows, package):
+    path = package / "adapter_config.json"
+    path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
+    with pytest.raises(JobError, match="logits differ"):
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+
+
+def test_another_prompt_is_found(workspace, rows, package):
+    (package / PROMPT_FILE).write_text(json.dumps(dataclasses.asdict(TEMPLATES["seed"])))
+    with pytest.raises(JobError, match=f"other tokens for question {rows[0].questions[0].id}"):
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+
+
+def test_another_tokenizer_is_found(workspace, rows, package):
+    content = json.loads((package / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][:10]
+    (package / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
+        check_package(package, workspace.adapter, base_of(workspace), rows)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.5)])
+def test_a_merged_model_loads_alone_and_equals_base_and_adapter(workspace, rows, precision, tolerance):
+    target = workspace.dist / "merged"
+    drift = merge(locate(workspace), workspace.adapter, target, precision, rows)
+    assert drift < verification.MERGE_DRIFT[precision]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    merged = AutoModelForCausalLM.from_pretrained(target).eval()
+    assert merged.dtype == dtype
+    adapted = answer_logits(load_adapter(base_of(workspace, precision), workspace.adapter), rows)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    for a, b in zip(answer_logits(merged, rows), adapted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+    assert AutoTokenizer.from_pretrained(target).decode(rows[0].prefix_ids).startswith("Passage:")
+    assert {path.stat().st_mode & 0o777 for path in target.iterdir()} == {0o644}
+
+
+def test_a_merged_model_stops_by_itself_and_takes_over_no_sampling(workspace, rows):
+    settings = {"do_sample": False, "temperature": 9.0, "repetition_penalty": 9.0, "eos_token_id": 5}
+    (workspace.data / "tiny" / "generation_config.json").write_text(json.dumps(settings))
+    target = workspace.dist / "merged"
+    merge(workspace.data / "tiny", workspace.adapter, target, "fp32", rows)
+    tokenizer, merged = AutoTokenizer.from_pretrained(target), AutoModelForCausalLM.from_pretrained(target)
+    assert merged.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert merged.generation_config.repetition_penalty in (None, 1.0)
+    row = Split(workspace.dataset / "dev.arrow")[0]
+    output = merged.generate(torch.tensor([[*row.prefix_ids, *row.questions[0].prompt_ids]]), max_new_tokens=50)
+    assert output[0, -1] == tokenizer.eos_token_id
+
+
+def test_a_4_bit_run_merges_onto_16_bit_weights(workspace, rows):
+    target = workspace.dist / "merged"
+    drift = merge(locate(workspace), workspace.adapter, target, "nf4", rows)
+    assert 0 < drift <= verification.MERGE_DRIFT["nf4"], "the quantization is part of it"
+    merged = load_base(target, "bf16", CPU)
+    expected = load_adapter(base_of(workspace, "bf16"), workspace.adapter)
+    for a, b in zip(answer_logits(merged, rows), answer_logits(expected, rows), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize("value", [5.0, float("nan")])
+def test_a_broken_merge_is_refused_and_leaves_nothing(workspace, rows, monkeypatch, value):
+    write_adapter(workspace, finished_run().params)
+    honest = verification.load_adapter
+
+    def load_and_break(model, folder):
+        adapted = honest(model, folder)
+        merging = adapted.merge_and_unload
+
+        def merge_wrongly():
+            merged = merging()
+            merged.transformer.h[0].self_attention.query_key_value.weight.data.mul_(value)
+            return merged
+
+        adapted.merge_and_unload = merge_wrongly
+        return adapted
+
+    monkeypatch.setattr(verification, "load_adapter", load_and_break)
+    with pytest.raises(JobError, match=r"export.merge: .* drift by .* set export.merge to false") as caught:
+        merge(locate(workspace), workspace.adapter, workspace.dist / "merged", "fp32", rows)
+    assert caught.value.exit_code == 1
+    assert list(workspace.dist.iterdir()) == []
