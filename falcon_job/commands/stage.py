@@ -64,22 +64,37 @@ def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Stopped`, once: what cleans up is not stopped again."""
+    """Turn SIGTERM and SIGINT into `Stopped`; what cleans up is not stopped again.
+
+    An exception that comes while Python runs a finalizer, or forks, is lost: the next signal raises it anew.
+    """
     owner = os.getpid()
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker of a DataLoader ends with its owner
+        if os.getpid() != owner or _is_stopping():  # a worker of a DataLoader ends with its owner
             return
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
+        received.append(number)
         raise Stopped(number)
 
     before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except Exception:
+        if received:  # a DataLoader complains of its workers, which got the signal too
+            raise Stopped(received[0]) from None
+        raise
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _is_stopping() -> bool:
+    """Tell whether `Stopped` is on its way up, or led to the error that is."""
+    error = sys.exception()
+    while error and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
 
 
 def _watch_run() -> None:

@@ -3,23 +3,30 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("falcon-job", "torch", "transformers", "peft", "bitsandbytes", "dvc")
+from falcon_job import __version__
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "dvc")
 
 
 def provenance(root: Path) -> dict[str, object]:
     """Return date (UTC), commit, Python, libraries and processor of this run."""
-    from falcon_job import __version__
-
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(root),
         "python": platform.python_version(),
-        "libraries": {"falcon-job": __version__, **{name: version(name) for name in LIBRARIES[1:]}},
+        "libraries": {"falcon_job": __version__, **{name: _version(name) for name in LIBRARIES}},
         "machine": _machine(),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit(root: Path) -> str | None:

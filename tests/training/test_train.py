@@ -351,7 +351,6 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(workspace):
         cwd=workspace.root,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(workspace.root)},
         check=True,
     )
 
