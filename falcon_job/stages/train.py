@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
@@ -50,28 +51,33 @@ def train(params: Params, workspace: Workspace) -> None:
     base = load_base(locate(workspace), params.model.precision, device)
     model = add_adapter(base, params.lora, params.train.seed)
     difference = check_packing(model, steps.trees(0), params.model.precision)
-    logger.info(
-        "self-check: packed equals separate (loss %.1e, gradients %.1e)",
-        difference.loss,
-        difference.gradients,
-    )
+    logger.info("self-check: packed equals separate (%s)", difference)
 
     trainer = build_trainer(model, params, steps, validation, folder)
-    checkpoint = last_checkpoint(folder)
-    if checkpoint:
-        logger.info("resuming from %s", checkpoint)
-    set_seed(params.train.seed)
-    started = time.perf_counter()
-    with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
+    seconds = _fit(trainer, last_checkpoint(folder), tokens_per_pack)
 
     with new_folder(workspace.adapter) as adapter:
         save_adapter(model, adapter, params.model)
-    rows = history(trainer.state.log_history)
-    write_csv(workspace.reports / "history.csv", COLUMNS, rows)
-    write_json(workspace.reports / "train.json", _report(trainer, split, steps, seconds))
+    write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
+    write_json(workspace.reports / "train.json", _report(trainer, split, seconds))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fit(trainer: PackedTrainer, checkpoint: Path | None, tokens_per_pack: int) -> float:
+    """Train, from a checkpoint if there is one; return the seconds it took."""
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    set_seed(trainer.args.seed)
+    started = time.perf_counter()
+    try:
+        with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"training does not fit the GPU with packs of {tokens_per_pack} tokens: set FALCON_JOB_TOKENS_PER_PACK "
+            "lower, or use model.precision nf4"
+        ) from error
+    return time.perf_counter() - started
 
 
 def _tokens_per_pack(params: Params, checkpoints: Path) -> int:
@@ -92,7 +98,7 @@ def _validation_steps(path: Path, params: Params, tokens_per_pack: int) -> StepD
     return StepDataset(split, params.train.questions_per_step, tokens_per_pack, None) if len(split) else None
 
 
-def _report(trainer: PackedTrainer, split: Split, steps: StepDataset, seconds: float) -> dict[str, object]:
+def _report(trainer: PackedTrainer, split: Split, seconds: float) -> dict[str, object]:
     """Return the losses, and what varies between equal runs under `speed`."""
     rows = history(trainer.state.log_history)
     validated = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]

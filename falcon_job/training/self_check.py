@@ -28,6 +28,9 @@ class Difference:
     loss: float
     gradients: float
 
+    def __str__(self) -> str:
+        return f"loss {self.loss:.1e}, gradients {self.gradients:.1e}"
+
 
 def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision) -> Difference:
     """Compare one packed batch, made of the first of `trees`, with its separate sequences.
@@ -41,9 +44,8 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision)
     tolerance = TOLERANCES[precision]
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
-            f"self-check: packed and separate sequences differ (loss by {difference.loss:.1e}, gradients by "
-            f"{difference.gradients:.1e}, at most {tolerance:.0e} is rounding): this model ignores the mask of a pack "
-            "on the installed transformers, and training would let questions see each other; use a Falcon (rotary) or "
+            f"self-check: packed and separate sequences differ ({difference}, at most {tolerance:.0e} is rounding): "
+            "this model ignores the mask of a pack on the installed transformers, and training would let questions see each other; use a Falcon (rotary) or "
             "Llama-type model"
         )
     return difference

@@ -168,6 +168,7 @@ def _pristine(tmp_path_factory, clone_env) -> Clone:
             shutil.copyfile(ROOT / name, clone.root / name)
     clone.set_params(**{key.replace(".", "__"): value for key, value in SHORT.items()})
     clone.git("init", "--quiet")
+    clone.git("add", "--all", "--force")
     clone.commit("all")
     return clone
 

@@ -28,7 +28,7 @@ MADE = {
     "commit": "c0ffee" * 6,
     "python": "3.11.7",
     "machine": "CPU",
-    "libraries": {"falcon-job": "0.1.0", "torch": "2.13.0"},
+    "libraries": {"falcon_job": "0.1.0", "torch": "2.13.0"},
 }
 HUB = {"source": "tiiuae/falcon-7b", "revision": "0123456789" * 4, "precision": "nf4"}
 

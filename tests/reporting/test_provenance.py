@@ -53,7 +53,7 @@ def test_without_the_git_program_there_is_no_commit(clone, monkeypatch):
 
 def test_versions_and_date_are_those_of_this_run(clone):
     made = provenance(clone)
-    assert made["libraries"]["falcon-job"] == __version__
+    assert made["libraries"]["falcon_job"] == __version__
     assert all(
         made["libraries"][name] == version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "dvc")
     )

@@ -273,6 +273,15 @@ def test_a_loss_that_is_no_number_stops_the_run_with_advice_and_no_adapter(works
     assert not workspace.adapter.exists()
 
 
+def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(workspace, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PackedTrainer, "training_step", full)
+    with pytest.raises(MachineError, match=r"packs of 2048 tokens: set FALCON_JOB_TOKENS_PER_PACK lower"):
+        run(workspace)
+
+
 def test_packs_shorter_than_a_sequence_are_refused(workspace, tokens_per_pack):
     tokens_per_pack(16)
 
