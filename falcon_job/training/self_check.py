@@ -45,8 +45,8 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision)
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
             f"self-check: packed and separate sequences differ ({difference}, at most {tolerance:.0e} is rounding): "
-            "this model ignores the mask of a pack on the installed transformers, and training would let questions see each other; use a Falcon (rotary) or "
-            "Llama-type model"
+            "this model ignores the mask of a pack on the installed transformers, and training would let questions "
+            "see each other; use a Falcon (rotary) or Llama-type model"
         )
     return difference
 
