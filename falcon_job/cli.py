@@ -88,6 +88,7 @@ def data(train: str, dev: str) -> None:
     from falcon_job.workspace import Workspace
 
     import_data(Workspace.find(), train, dev)
+    click.echo("data/ holds your questions and params.yaml names them: `falcon-job run` trains on them")
 
 
 @cli.command()
