@@ -1,6 +1,18 @@
-"""Settings of hypothesis for all tests: a busy machine is no failure."""
+"""For all tests: the bundled data, and hypothesis without time limits, since a busy machine is no failure."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("falcon_job", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("falcon_job")
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Unpack data/ in a fresh clone; collecting some tests reads it."""
+    if not (ROOT / "data").exists():
+        subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], cwd=ROOT, check=True)

@@ -15,8 +15,8 @@ from falcon_job.inference.scoring import make_generator
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import choose_device, load_base
 from falcon_job.model.tokenizer import make_encoder
-from falcon_job.qa.dataset import Passage, Question
 from falcon_job.qa.examples import ExampleEncoder, Tally
+from falcon_job.qa.passage import Passage, Question
 from falcon_job.qa.store import EncodedPassage
 from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace

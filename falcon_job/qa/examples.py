@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from falcon_job.errors import InputError
-from falcon_job.qa.dataset import Passage, Question
 from falcon_job.qa.encode import PromptEncoder
+from falcon_job.qa.passage import Passage, Question
 from falcon_job.qa.store import EncodedPassage, EncodedQuestion
 from falcon_job.qa.windows import Window, cut_windows
 

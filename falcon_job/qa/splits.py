@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from falcon_job.errors import InputError
-from falcon_job.qa.dataset import Passage
+from falcon_job.qa.passage import Passage
 
 MIN_ARTICLES = 10
 """Below this many articles a split by article would leave too few, and passages are split instead."""

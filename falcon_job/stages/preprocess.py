@@ -12,9 +12,10 @@ from falcon_job.errors import InputError
 from falcon_job.files import new_folder, write_json
 from falcon_job.model.tokenizer import make_encoder
 from falcon_job.params import Params
-from falcon_job.qa.dataset import Passage, check_disjoint, read_passages
+from falcon_job.qa.dataset import check_disjoint, read_passages
 from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.examples import ExampleEncoder, Tally
+from falcon_job.qa.passage import Passage
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.qa.splits import split_validation, take_passages
 from falcon_job.qa.store import Split, write_split

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa.dataset import Answer, Passage, Question, check_disjoint, read_passages
+from falcon_job.qa.dataset import check_disjoint, read_passages
+from falcon_job.qa.passage import Answer, Passage, Question
 
 CONTEXT = "Caf\u00e9 M\u00fcller opened in 1920. It closed in 1944."
 YEAR = {"text": "1920", "answer_start": 22}

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa.dataset import Answer, Passage, Question
 from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.examples import ANSWER_CUT, TOO_LONG, ExampleEncoder, Tally
+from falcon_job.qa.passage import Answer, Passage, Question
 from falcon_job.qa.prompt import TEMPLATES
 from tests.made_tokenizers import made
 

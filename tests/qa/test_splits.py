@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa.dataset import Passage, Question
+from falcon_job.qa.passage import Passage, Question
 from falcon_job.qa.splits import MIN_ARTICLES, split_validation, spread, take_passages
 
 
