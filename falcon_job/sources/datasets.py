@@ -56,9 +56,7 @@ def _suffix(split: str, source: str) -> str:
 
 
 def _local_file(split: str, source: str, sha256: str | None, workspace: Workspace) -> Path:
-    if is_url(source):
-        if sha256 is None:
-            raise InputError(f"dataset.{split}: {source} is a URL: set dataset.{split}_sha256")
+    if sha256 is not None and is_url(source):  # params refuse a URL without
         return download(source, sha256, workspace.downloads)
     path = workspace.path(source)
     if not path.is_file():
