@@ -48,11 +48,11 @@ accept: env ## Accept an edit that cannot change results, without running
 
 .PHONY: test
 test: env ## Run the tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow"
 
 .PHONY: test-slow
 test-slow: env ## Run the long rounds too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest
 
 .PHONY: smoke-real
 smoke-real: env ## Train a small real model on real questions, apart: SQUAD=FOLDER MODEL=FOLDER

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from falcon_job.errors import InputError
+from falcon_job.workspace import Workspace
 
 Auto = Literal["auto"]
 
@@ -15,7 +16,7 @@ Auto = Literal["auto"]
 class Machine(BaseSettings):
     """Settings of this machine; `auto` is resolved where the setting is used."""
 
-    model_config = SettingsConfigDict(env_prefix="FALCON_JOB_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FALCON_JOB_", extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
@@ -33,7 +34,7 @@ def machine() -> Machine:
         InputError: a variable has an impossible value.
     """
     try:
-        return Machine()
+        return Machine(_env_file=_env_file())
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
         for problem in error.errors():  # one for each type that a setting may have
@@ -42,4 +43,12 @@ def machine() -> Machine:
         lines = [f"{variable}: {', or '.join(messages)}" for variable, messages in problems.items()]
         raise InputError("\n".join(lines)) from None
     except UnicodeDecodeError:
-        raise InputError(f"{Path('.env').absolute()} is not UTF-8: save it as UTF-8") from None
+        raise InputError(f"{_env_file()} is not UTF-8: save it as UTF-8") from None
+
+
+def _env_file() -> Path:
+    """Return the clone's .env; outside a clone that of the current directory."""
+    try:
+        return Workspace.find().path(".env")
+    except InputError:
+        return Path(".env").absolute()

@@ -98,7 +98,7 @@ class LoraParams(Group):
 class TrainParams(Group):
     """The optimization; names as in transformers.TrainingArguments where it has one."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     epochs: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
     questions_per_step: PositiveInt

@@ -13,7 +13,7 @@ from falcon_job.errors import InputError
 from falcon_job.params import Group, Params, load_params, validate
 
 ROOT = Path(__file__).parents[1]
-GOOD = YAML(typ="safe").load(ROOT / "params.yaml")
+GOOD = YAML(typ="safe").load(ROOT / "presets" / "demo.yaml")
 KEYS = [f"{group}.{key}" for group, keys in GOOD.items() for key in keys]
 
 
@@ -85,7 +85,7 @@ def test_a_group_that_is_none_is_named(group, value):
 
 @pytest.mark.parametrize("number", ["1e-05", "2e-4", "1E-5", "0.00002", "2.0e-4"])
 def test_numbers_read_as_numbers_however_they_are_written(tmp_path, number):
-    text = (ROOT / "params.yaml").read_text()
+    text = (ROOT / "presets" / "demo.yaml").read_text()
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(r"(?<=learning_rate: )\S+", number, text))
     assert load_params(path).train.learning_rate == float(number)

@@ -3,10 +3,9 @@
 # torch stays plain and without its CUDA packages: the build that pip finds names the ones it needs.
 set -eu
 cd "$(dirname "$0")/.."
+resolved=$(env -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	--quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links)
 {
 	echo "# Made by make lock from pyproject.toml; do not edit."
-	env -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links |
-		sed -E '/^(nvidia|cuda|triton)[a-z0-9-]*==/d'
-} > requirements.lock.new
-mv requirements.lock.new requirements.lock
+	echo "$resolved" | sed -E '/^(nvidia|cuda|triton)[a-z0-9-]*==/d'
+} > requirements.lock

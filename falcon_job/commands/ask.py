@@ -190,4 +190,4 @@ def _print(asked: Asked, reply: Reply, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        click.echo(reply.answer or f"(no answer in the passage; best guess: {reply.forced})")
+        click.echo(reply.answer or f"(no answer; best guess: {reply.forced})")

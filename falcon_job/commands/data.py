@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from falcon_job.commands.locks import clear_dvc_locks, lock
 from falcon_job.errors import InputError, JobError
 from falcon_job.files import write_text
 from falcon_job.params import is_url, load_params
@@ -28,8 +29,14 @@ def import_data(workspace: Workspace, train: str, dev: str) -> None:
 
     Raises:
         InputError: a file is missing or bad, or params.yaml is.
-        JobError: DVC failed.
+        JobError: DVC failed, or a run is at work in the clone.
     """
+    with lock(workspace, "run"):
+        clear_dvc_locks(workspace)
+        _import(workspace, train, dev)
+
+
+def _import(workspace: Workspace, train: str, dev: str) -> None:
     from falcon_job.qa.dataset import read_passages
 
     load_params(workspace.params)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from falcon_job.commands.locks import lock
 from falcon_job.errors import InputError
 from falcon_job.files import write_text
 from falcon_job.params import load_params
@@ -22,12 +23,14 @@ def write_preset(workspace: Workspace, name: str) -> None:
 
     Raises:
         InputError: there is no such preset, or it is bad.
+        JobError: a run is at work in the clone.
     """
     presets = _presets(workspace)
     if name not in presets:
         raise InputError(f"there is no preset {name}; there are:\n{list_presets(workspace)}".rstrip())
     load_params(presets[name])
-    write_text(workspace.params, presets[name].read_text(encoding="utf-8"))
+    with lock(workspace, "run"):
+        write_text(workspace.params, presets[name].read_text(encoding="utf-8"))
 
 
 def _presets(workspace: Workspace) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from types import FrameType
 import psutil
 
 from falcon_job.commands.locks import lock
-from falcon_job.errors import JobError, Stopped
+from falcon_job.errors import JobError, MachineError, Stopped
 from falcon_job.files import write_json
 from falcon_job.params import Params, load_params
 from falcon_job.workspace import Workspace
@@ -44,7 +44,8 @@ def run_stage(name: str) -> None:
                 importlib.import_module(f"falcon_job.stages.{name}"), name
             )
             started = time.perf_counter()
-            work(params, workspace)
+            with _out_of_memory_explained(name):
+                work(params, workspace)
             seconds = round(time.perf_counter() - started, 2)
             write_json(workspace.scratch / "times" / f"{name}.json", {"seconds": seconds})
             logger.info("done in %.1f s", seconds)
@@ -110,6 +111,18 @@ def _watch_run() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _out_of_memory_explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        raise MachineError(
+            f"{name} does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower, or use model.precision nf4"
+        ) from error
 
 
 @contextmanager

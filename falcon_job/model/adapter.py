@@ -1,6 +1,5 @@
 """The LoRA adapter: put on a base model, saved so that equal training gives equal files, loaded again."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from falcon_job.errors import InputError, first_line
+from falcon_job.files import read_json, write_json
 from falcon_job.params import LoraParams, ModelParams
 
 WEIGHTS = "adapter_model.safetensors"
@@ -51,10 +51,10 @@ def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card; export writes a real one
     (folder / WEIGHTS).chmod(0o644)  # safetensors' 0600 would be what DVC and the export hand on
     path = folder / "adapter_config.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     # peft writes a set: the order of two or more names would differ between equal runs
     content["target_modules"] = sorted(content["target_modules"])
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, content, sort_keys=True)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -107,7 +107,9 @@ def _read_csv(data: bytes, checks: Checks) -> list[Passage]:
             where = named("row", number, row.get("id"))
             if None in row:
                 checks.problems.append(f"{where}: has more cells than the header: put texts with commas in quotes")
-            rows.append((where, number, {key: cell for key, cell in row.items() if cell is not None}))
+            rows.append(
+                (where, number, {key: cell for key, cell in row.items() if cell is not None and (cell or key != "id")})
+            )
     except csv.Error as error:
         checks.problems.append(f"line {table.reader.line_num}: no valid CSV ({error}): correct its quotes")
     return _pairs(rows, checks)

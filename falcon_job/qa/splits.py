@@ -55,11 +55,12 @@ def spread(question_counts: Sequence[int], limit: int | None) -> list[int]:
     """Return numbers of passages spread evenly over a file, with at most `limit` questions (at least one passage)."""
     if limit is None:
         return list(range(len(question_counts)))
-    step = max(1, -(-sum(question_counts) // limit))
+    every = sum(question_counts)
     chosen: list[int] = []
-    total = 0
-    for i in range(0, len(question_counts), step):
-        if not chosen or total + question_counts[i] <= limit:
+    passed = total = 0
+    for i, count in enumerate(question_counts):
+        passed += count
+        if (total + count) * every <= limit * passed:  # the share taken so far stays at or below the whole's
             chosen.append(i)
-            total += question_counts[i]
-    return chosen
+            total += count
+    return chosen or [min(range(len(question_counts)), key=question_counts.__getitem__)]

@@ -5,7 +5,6 @@ lie under scratch/ while it runs, and a killed run goes on from the last.
 """
 
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
 from falcon_job.training.callbacks import COLUMNS, history
-from falcon_job.training.checkpoints import fingerprint, last_checkpoint, recall
+from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -60,7 +59,7 @@ def train(params: Params, workspace: Workspace) -> None:
         save_adapter(model, adapter, params.model)
     write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
     write_json(workspace.reports / "train.json", _report(trainer, split, seconds))
-    shutil.rmtree(folder, ignore_errors=True)
+    forget(folder)
 
 
 def _fit(trainer: PackedTrainer, checkpoint: Path | None, tokens_per_pack: int) -> float:

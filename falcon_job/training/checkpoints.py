@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def last_checkpoint(folder: Path) -> Path | None:
         logger.warning("%s is half written: deleted", steps[step])
         shutil.rmtree(steps[step])
     return None
+
+
+def forget(folder: Path) -> None:
+    """Delete the checkpoints of a run that is done; what a tracker wrote beside them stays."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    (folder / "machine.json").unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def _is_whole(checkpoint: Path) -> bool:

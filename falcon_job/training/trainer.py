@@ -77,7 +77,7 @@ class PackedTrainer(Trainer):
         return metrics
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: Trainer's estimate counts padding; benchmarks/ measures."""
+        """Return 0: Trainer's estimate is for rows of one length."""
         return 0
 
     def _get_train_sampler(self, train_dataset: Dataset[Batch] | None = None) -> Sampler[int]:
@@ -132,7 +132,7 @@ def training_arguments(params: Params, steps_per_epoch: int, validate: bool, fol
     train = params.train
     on_gpu = torch.cuda.is_available() and machine().device != "cpu"
     workers = machine().workers
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=train.seed,
         num_train_epochs=train.epochs,
@@ -159,3 +159,5 @@ def training_arguments(params: Params, steps_per_epoch: int, validate: bool, fol
         disable_tqdm=not sys.stderr.isatty(),
         log_level="error",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would cut a step's one row over all GPUs
+    return arguments

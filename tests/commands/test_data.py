@@ -81,10 +81,10 @@ def out(workspace: Workspace) -> dict:
 
 
 def files(workspace: Workspace) -> dict[str, bytes]:
-    """Everything in the clone but what DVC and Git keep for themselves."""
+    """Everything in the clone but locks and what DVC and Git keep for themselves."""
     found = (path for path in workspace.root.rglob("*") if path.is_file())
     named = {path.relative_to(workspace.root).as_posix(): path.read_bytes() for path in found}
-    return {name: content for name, content in named.items() if not name.startswith((".git/", ".dvc/"))}
+    return {name: content for name, content in named.items() if not name.startswith((".git/", ".dvc/", "scratch/"))}
 
 
 def test_own_files_replace_the_demo_and_the_model_stays(workspace, own):

@@ -41,7 +41,7 @@ PEOPLE = ("Anna Berg", "Olaf Dahl", "Mia Falk", "Jon Lind", "Eva Strand")
 
 def make_params(**changes) -> Params:
     """Return the clone's own params with a smaller model and run; `model={"precision": "bf16"}` changes keys."""
-    content = YAML(typ="safe").load(ROOT / "params.yaml")
+    content = YAML(typ="safe").load(ROOT / "presets" / "demo.yaml")
     small = {
         "model": {"source": "data/tiny", "revision": None, "precision": "fp32"},
         "dataset": {"train": "data/train.json", "dev": "data/dev.json", "train_sha256": None, "dev_sha256": None},

@@ -303,7 +303,6 @@ def test_bad_csv_rows_are_named(tmp_path: Path) -> None:
     assert problems(tmp_path, "train.csv", text) == [
         "row 2 'b': has more cells than the header: put texts with commas in quotes",
         "row 1 'a': answer is missing: add it",
-        "row 3: id is empty: give it text",
     ]
 
 
@@ -507,3 +506,10 @@ def test_the_real_slice_reads_whole_and_the_same_from_flat_files(
 
 def test_the_splits_of_the_real_slice_are_disjoint(real_slice: Path) -> None:
     assert check_disjoint(*(read_passages(real_slice / f"{split}.json") for split in ("train", "dev"))) == []
+
+
+def test_a_csv_row_with_an_empty_id_gets_its_number(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("id,question,answer\n,Who?,Ann\nx,Where?,Here\n", encoding="utf-8")
+
+    assert [passage.questions[0].id for passage in read_passages(path)] == ["1", "x"]

@@ -109,7 +109,6 @@ def test_the_seed_draws_the_subset():
 def test_a_spread_goes_over_all_of_a_file_within_its_limit(counts, limit):
     chosen = spread(counts, limit)
     assert chosen == sorted(set(chosen))
-    assert chosen[0] == 0
     total = sum(counts[i] for i in chosen)
     if limit is None or limit >= sum(counts):
         assert chosen == list(range(len(counts)))
@@ -118,4 +117,15 @@ def test_a_spread_goes_over_all_of_a_file_within_its_limit(counts, limit):
 
 
 def test_a_spread_is_even():
-    assert spread([1] * 100, 10) == list(range(0, 100, 10))
+    assert spread([1] * 100, 10) == list(range(9, 100, 10))
+
+
+def test_spread_takes_nearly_all_that_the_limit_allows_from_all_over_the_file():
+    ones = spread([1] * 1000, 999)
+    halves = spread([3] * 100, 150)
+
+    assert len(ones) == 999
+    assert len(halves) == 50
+    assert max(b - a for a, b in zip(halves, halves[1:], strict=False)) == 2
+    assert sum([3, 3, 3, 300, 3, 3][i] for i in spread([3, 3, 3, 300, 3, 3], 6)) == 6
+    assert spread([9, 5], 2) == [1]

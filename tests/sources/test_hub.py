@@ -87,7 +87,7 @@ class Job:
         return Path(self.environment["HF_HOME"]) / "hub"
 
     def configure(self, source="org/falcon", revision=REVISION):
-        params = YAML(typ="safe").load(ROOT / "params.yaml")
+        params = YAML(typ="safe").load(ROOT / "presets" / "demo.yaml")
         params["model"] = {**params["model"], "source": source, "revision": revision}
         YAML(typ="safe").dump(params, self.workspace.params)
 

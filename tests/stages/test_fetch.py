@@ -29,7 +29,7 @@ def workspace(tmp_path):
 
 
 def params(**dataset) -> Params:
-    content = YAML(typ="safe").load(ROOT / "params.yaml")
+    content = YAML(typ="safe").load(ROOT / "presets" / "demo.yaml")
     content["model"] = {**content["model"], "source": "data/tiny", "revision": None}
     paths = {"train": "data/train.json", "dev": "data/dev.json", "train_sha256": None, "dev_sha256": None}
     content["dataset"] = {**paths, **dataset}

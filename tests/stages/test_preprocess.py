@@ -46,7 +46,7 @@ class Job:
         pin(self.params().model, self.workspace).write(self.workspace.base)
 
     def params(self, template: str = "squad-v2", **preprocess) -> Params:
-        content = YAML(typ="safe").load(ROOT / "params.yaml")
+        content = YAML(typ="safe").load(ROOT / "presets" / "demo.yaml")
         content["model"] = {**content["model"], "source": "data/model", "revision": None}
         content["prompt"] = {"template": template}
         content["preprocess"] = {"max_tokens": 384, "validation_fraction": 0.1, "limit": None, "seed": 0, **preprocess}

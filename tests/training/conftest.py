@@ -54,7 +54,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def write_params(workspace: Workspace, **changes: dict[str, object]) -> None:
     """Write the repository's params.yaml with `SETTINGS` and `changes`, group by group."""
     yaml = YAML()
-    content = yaml.load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    content = yaml.load((REPOSITORY / "presets" / "demo.yaml").read_text(encoding="utf-8"))
     for settings in (SETTINGS, changes):
         for group, values in settings.items():
             content[group].update(values)

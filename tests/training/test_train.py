@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import machine
@@ -15,6 +17,7 @@ from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
 from falcon_job.stages.train import train
 from falcon_job.training.callbacks import RunningLoss
+from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer
 from tests.training.conftest import write_params
 
@@ -117,8 +120,7 @@ def test_the_output_head_is_computed_at_answer_tokens_alone(workspace, monkeypat
     run(workspace, train={"epochs": 1})
     report = json.loads((workspace.reports / "train.json").read_text(encoding="utf-8"))
 
-    in_training_and_validation = seen[seen.index(max(seen)) :]
-    assert max(in_training_and_validation) < 60  # answer tokens of six questions, not the slots of a pack
+    assert max(seen) < 60  # answer tokens of six questions, not the slots of a pack
     assert sum(seen) < 3 * report["speed"]["supervised_tokens"]
 
 
@@ -143,6 +145,45 @@ def test_validation_comes_at_each_epochs_end_and_at_the_interval_besides(workspa
 
     assert [int(step) for step in by_epoch] == [last // 2, last]
     assert [int(step) for step in both] == sorted({*range(3, last + 1, 3), last // 2, last})
+
+
+def test_every_epoch_is_planned_anew(workspace, monkeypatch):
+    planned = []
+    original = StepDataset.set_epoch
+
+    def set_epoch(self, epoch):
+        if self._seed is not None:
+            planned.append(epoch)
+        original(self, epoch)
+
+    monkeypatch.setattr(StepDataset, "set_epoch", set_epoch)
+    run(workspace, train={"epochs": 3})
+
+    assert sorted(set(planned)) == [0, 1, 2]
+
+
+def test_a_machine_with_several_gpus_still_has_one_step_a_batch(tmp_path, monkeypatch):
+    from falcon_job.training.trainer import training_arguments
+    from tests.training.conftest import REPOSITORY
+
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 4)))
+    params = load_params(REPOSITORY / "presets" / "demo.yaml")
+    arguments = training_arguments(params, steps_per_epoch=4, validate=True, folder=tmp_path)
+
+    assert arguments.train_batch_size == 1
+
+
+def test_what_a_tracker_wrote_outlives_the_checkpoints(workspace, monkeypatch):
+    original = PackedTrainer._finalize_training
+
+    def finalize(self, *args, **kwargs):
+        (Path(self.args.output_dir) / "runs").mkdir()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "_finalize_training", finalize)
+    run(workspace)
+
+    assert [path.name for path in workspace.checkpoints.glob("*/*")] == ["runs"]
 
 
 def test_without_validation_questions_training_runs_all_the_same(workspace):
@@ -215,15 +256,18 @@ def _interrupt(*_args, **_kwargs):
     raise Interrupted
 
 
-def test_a_half_written_checkpoint_is_passed_over(workspace, monkeypatch):
+def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(workspace, monkeypatch, caplog):
     with pytest.raises(Interrupted):
         monkeypatch.setattr(PackedTrainer, "_finalize_training", _interrupt)
         run(workspace)
     monkeypatch.undo()
     newest = max(workspace.checkpoints.glob("*/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     (newest / "trainer_state.json").unlink()
-    history = run(workspace)
+    with caplog.at_level("INFO", logger="falcon_job"):
+        history = run(workspace)
 
+    assert f"{newest} is half written" in caplog.text
+    assert "resuming from" in caplog.text
     assert [int(row["step"]) for row in history] == list(range(1, len(history) + 1))
 
 
