@@ -4,11 +4,11 @@ import sys
 
 try:
     from falcon_job.cli import main
+
+    if __name__ == "__main__":
+        main()
 except ModuleNotFoundError as error:
     sys.exit(
         f"Error: {sys.executable} lacks {error.name}: activate the environment (`. .venv/bin/activate`, on Windows "
         "`.venv\\Scripts\\activate`), or make it with `make env`"
     )
-
-if __name__ == "__main__":
-    main()

@@ -115,9 +115,13 @@ def ask(
         for asked, reply in zip(batch, answerer.answer(batch), strict=True):
             _print(asked, reply, as_json=as_json)
         return
+    answered = False
     for asked in _typed(passage, closed_book=package.closed_book):
         check(asked, package)
         _print(asked, answerer.answer([asked])[0], as_json=as_json)
+        answered = True
+    if not answered and not sys.stdin.isatty():
+        raise InputError("no question came on standard input: give --question, or --input FILE, or a line a question")
 
 
 def _read(path: Path) -> str:

@@ -181,9 +181,8 @@ def test_without_a_file_the_first_typed_line_is_the_passage(workspace):
     assert [answer["answer"] for answer in found] == [predictions(workspace)[q.id] for q in first.questions[:2]]
 
 
-def test_nothing_typed_gives_nothing(workspace):
-    result = ask(typed="")
-    assert (result.exit_code, result.stdout) == (0, "")
+def test_a_script_that_asks_nothing_is_told_so(workspace):
+    refused("no question came on standard input: give --question", typed="")
 
 
 def test_line_separators_inside_a_json_string_do_not_end_a_row(workspace):
