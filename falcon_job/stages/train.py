@@ -8,7 +8,6 @@ import logging
 import time
 from pathlib import Path
 
-import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
@@ -53,7 +52,7 @@ def train(params: Params, workspace: Workspace) -> None:
     logger.info("self-check: packed equals separate (%s)", difference)
 
     trainer = build_trainer(model, params, steps, validation, folder)
-    seconds = _fit(trainer, last_checkpoint(folder), tokens_per_pack)
+    seconds = _fit(trainer, last_checkpoint(folder))
 
     with new_folder(workspace.adapter) as adapter:
         save_adapter(model, adapter, params.model)
@@ -62,20 +61,14 @@ def train(params: Params, workspace: Workspace) -> None:
     forget(folder)
 
 
-def _fit(trainer: PackedTrainer, checkpoint: Path | None, tokens_per_pack: int) -> float:
+def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     """Train, from a checkpoint if there is one; return the seconds it took."""
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     set_seed(trainer.args.seed)
     started = time.perf_counter()
-    try:
-        with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"training does not fit the GPU with packs of {tokens_per_pack} tokens: set FALCON_JOB_TOKENS_PER_PACK "
-            "lower, or use model.precision nf4"
-        ) from error
+    with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.perf_counter() - started
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
+from falcon_job.commands.stage import _out_of_memory_explained
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import machine
 from falcon_job.params import load_params
@@ -322,7 +323,8 @@ def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(wo
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(PackedTrainer, "training_step", full)
-    with pytest.raises(MachineError, match=r"packs of 2048 tokens: set FALCON_JOB_TOKENS_PER_PACK lower"):
+    message = "train does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower"
+    with pytest.raises(MachineError, match=message), _out_of_memory_explained("train"):
         run(workspace)
 
 
