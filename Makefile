@@ -2,14 +2,21 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
+VENV := $(if $(FALCON_JOB_IMAGE),/opt/venv,.venv)
 BIN := $(VENV)/bin
 JOB := $(BIN)/python -m falcon_job
 
 .PHONY: help
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+ifdef FALCON_JOB_IMAGE
+# Inside the image all runs in place, in its own environment.
+.PHONY: env
+env:
+	@cmp -s requirements.lock $(VENV)/requirements.lock || \
+		{ echo "This image holds another requirements.lock than this checkout's: make it anew with make image" >&2; exit 2; }
+else
 .PHONY: env
 env: $(VENV)/.ready ## Make the environment .venv (TORCH_INDEX=… for another build of torch)
 
@@ -20,6 +27,7 @@ $(VENV)/.ready: requirements.lock
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
+endif
 
 .PHONY: train
 train: env ## Run the whole job and print its scores (PRESET=… puts that preset in first)
@@ -64,6 +72,42 @@ lint: env ## Check style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	! test -x $(BIN)/shellcheck || $(BIN)/shellcheck tools/*.sh .ci/run # not to be had on every machine
+	$(BIN)/zizmor --offline --quiet .github
+
+# Docker or podman; the image is known by what it is made from.
+ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
+IMAGE ?= falcon-job:$(shell cat Dockerfile requirements.lock | git hash-object --stdin | cut -c1-12)
+GPUS ?= all
+BUILD = $(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
+	$(if $(TORCH_INDEX),--build-arg TORCH_INDEX="$(TORCH_INDEX)") $(BUILD_ARGS)
+CONTAINER = @ENGINE="$(ENGINE)" IMAGE="$(IMAGE)" GPUS="$(GPUS)" tools/container.sh
+
+.PHONY: image
+image: ## Build the image (BASE_IMAGE=… TORCH_INDEX=… for an older driver, ENGINE=podman)
+	$(BUILD) --target runtime --build-arg REVISION="$$(git rev-parse HEAD)" --tag $(IMAGE) --tag falcon-job:latest .
+
+.PHONY: container-train
+container-train: ## The same as train, inside the image (GPUS=0,1 to pick, GPUS=none for none)
+	$(CONTAINER) make train PRESET="$(PRESET)"
+
+.PHONY: container-shell
+container-shell: ## A shell inside the image
+	$(CONTAINER) bash
+
+.PHONY: container-test
+container-test: ## Build the image and run the tests that mean something inside
+	$(BUILD) --target test .
+
+.PHONY: image-bom
+image-bom: ## Write dist/image-bom.json: licences and versions of all that the image holds
+	@mkdir -p dist
+	$(CONTAINER) python -m tools.image_bom > dist/image-bom.json.part && mv dist/image-bom.json.part dist/image-bom.json
+
+.PHONY: audit
+audit: env ## Look for known vulnerabilities in requirements.lock
+	$(BIN)/python -m tools.audit
 
 .PHONY: lock
 lock: env ## Resolve requirements.lock anew

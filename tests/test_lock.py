@@ -19,7 +19,8 @@ OF_TORCH = re.compile(r"nvidia-|cuda-|triton")
 
 def declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    requirements = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    return [each for each in requirements if not each.marker or each.marker.evaluate()]
 
 
 def pinned(name):
@@ -38,13 +39,18 @@ def test_the_lock_holds_all_that_its_packages_need():
     for name in LOCKED:
         for line in requires(name) or []:
             need = Requirement(line)
-            if OF_TORCH.match(need.name) or (need.marker and not need.marker.evaluate({"extra": ""})):
+            if (
+                OF_TORCH.match(need.name)
+                or need.name == "pip"
+                or (need.marker and not need.marker.evaluate({"extra": ""}))
+            ):
                 continue
             if canonicalize_name(need.name) not in LOCKED or pinned(need.name) not in need.specifier:
                 missing.append(f"{name} needs {need}")
     assert not missing
 
 
+@pytest.mark.container
 def test_this_environment_is_the_locked_one():
     differing = {}
     for name in LOCKED:
@@ -60,6 +66,10 @@ def test_this_environment_is_the_locked_one():
 def test_torch_is_plain_and_its_cuda_packages_are_left_to_the_build_that_is_found():
     assert "torch==2.13.0" in LINES
     assert not [line for line in LINES if OF_TORCH.match(line)]
+
+
+def test_pip_is_left_to_the_environment_since_on_windows_a_pip_that_runs_cannot_replace_itself():
+    assert not [line for line in LINES if canonicalize_name(Requirement(line).name) == "pip"]
 
 
 def test_the_lock_names_no_host_and_no_hash():

@@ -34,6 +34,8 @@ logger = logging.getLogger("falcon_job")
 
 def run_stage(name: str) -> None:
     """Run stage `name` in the workspace around the current directory."""
+    if name != "fetch":
+        _forget_token()
     with _exit_code_left_for_run(), _stopped_by_signals():
         _watch_run()
         workspace = Workspace.find()
@@ -49,6 +51,12 @@ def run_stage(name: str) -> None:
             seconds = round(time.perf_counter() - started, 2)
             write_json(workspace.scratch / "times" / f"{name}.json", {"seconds": seconds})
             logger.info("done in %.1f s", seconds)
+
+
+def _forget_token() -> None:
+    """Keep the Hub's token from what a stage loads, trackers included: fetch alone needs it."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        os.environ.pop(name, None)
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:

@@ -78,10 +78,14 @@ def _explain(error: Exception, source: str, revision: str) -> JobError:
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{source}"
         return InputError(
-            f"{model} is gated: accept the licence on {page} and set HF_TOKEN to a token that may read it"
+            f"{model} is gated: accept the licence on {page}, then run `falcon-job fetch` with HF_TOKEN set to a token "
+            "that may read it"
         )
     if isinstance(error, RepositoryNotFoundError):
-        return InputError(f"{model} is not on the Hub, or private: correct model.source, or set HF_TOKEN if private")
+        return InputError(
+            f"{model} is not on the Hub, or private: correct model.source, or, if private, run `falcon-job fetch` with "
+            "HF_TOKEN set"
+        )
     if isinstance(error, RevisionNotFoundError):
         return InputError(f"{model}: the model has no such revision: correct model.revision")
     if isinstance(error, HFValidationError):
@@ -98,6 +102,7 @@ def _explain(error: Exception, source: str, revision: str) -> JobError:
 def _explain_status(status: int, model: str) -> JobError:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return InputError(
-            f"{model}: the Hub refuses access (HTTP {status}): set HF_TOKEN to a valid token that may read it"
+            f"{model}: the Hub refuses access (HTTP {status}): run `falcon-job fetch` with HF_TOKEN set to a valid "
+            "token that may read it"
         )
     return JobError(f"{model}: the Hub answered HTTP {status}: run again later")

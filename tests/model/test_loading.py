@@ -54,6 +54,7 @@ def test_a_base_is_loaded_frozen_in_its_precision(tmp_path, kind, precision, dty
         assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
 
 
+@pytest.mark.container
 def test_nf4_quantizes_every_linear_layer_but_the_head(tmp_path, kind):
     from bitsandbytes.nn import Linear4bit
 

@@ -165,7 +165,7 @@ def _pristine(tmp_path_factory, clone_env) -> Clone:
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
             (clone.root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, clone.root / name)
+            shutil.copy(ROOT / name, clone.root / name)
     clone.set_params(**{key.replace(".", "__"): value for key, value in SHORT.items()})
     clone.git("init", "--quiet")
     clone.git("add", "--all", "--force")

@@ -66,6 +66,7 @@ def check_packed_equals_separate(build, dtype, tolerance, trees, capacity, seed)
 PACKED = {"trees": WITH_ANSWERS, "capacity": st.sampled_from([CAPACITY, 64, 512]), "seed": st.integers(0, 3)}
 
 
+@pytest.mark.container
 @pytest.mark.parametrize(("build", "dtype", "tolerance"), CASES)
 @settings(max_examples=25)
 @given(**PACKED)

@@ -1,0 +1,77 @@
+# What the job needs to run, and not the job: its code is the checkout that is mounted on /job, so that the code that runs
+# is the code that DVC hashes. `make image` builds it, `make container-train` uses it.
+
+ARG BASE_IMAGE=docker.io/nvidia/cuda:13.0.2-base-ubuntu24.04
+
+FROM ${BASE_IMAGE} AS builder
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+COPY requirements.lock /opt/venv/
+# An index with torch for another CUDA, for drivers too old for the one that torch comes with.
+ARG TORCH_INDEX=
+# hadolint ignore=DL3042
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /opt/venv \
+ && if [ -n "$TORCH_INDEX" ]; then \
+        /opt/venv/bin/pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' /opt/venv/requirements.lock)"; \
+    fi \
+ && /opt/venv/bin/pip install --quiet --requirement /opt/venv/requirements.lock
+
+
+FROM ${BASE_IMAGE} AS job
+# gcc and Python's headers: Triton compiles a launcher for each of its kernels.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates gcc git libc6-dev make python3 python3-dev tini \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=builder /opt/venv /opt/venv
+# safe.directory: the checkout belongs to whoever mounts it, and libgit2 reads this setting from a file alone.
+RUN git config --system --add safe.directory '*' \
+ && printf '#!/bin/sh\nexec python -m falcon_job "$@"\n' > /usr/local/bin/falcon-job \
+ && chmod 0755 /usr/local/bin/falcon-job \
+ && install -d -m 1777 /hf
+# Any uid runs it, on a read-only root too: what is written goes to /tmp, weights to /hf and the rest to /job. A uid without
+# a name needs USER and LOGNAME; DVC starts its stages with SHELL.
+ENV PATH=/opt/venv/bin:$PATH \
+    FALCON_JOB_IMAGE=1 \
+    HOME=/tmp \
+    USER=job \
+    LOGNAME=job \
+    SHELL=/bin/sh \
+    LANG=C.UTF-8 \
+    PYTHONPATH=/job \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HF_HOME=/hf \
+    HF_MODULES_CACHE=/tmp/hf-modules \
+    HF_DATASETS_CACHE=/tmp/hf-datasets \
+    HF_EVALUATE_CACHE=/tmp/hf-evaluate \
+    HF_METRICS_CACHE=/tmp/hf-metrics \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
+    TRITON_CACHE_DIR=/tmp/triton \
+    DVC_SITE_CACHE_DIR=/tmp/dvc \
+    DVC_NO_ANALYTICS=1
+WORKDIR /job
+USER 10001:10001
+# -g: a signal to the container reaches what a shell or make started, too.
+ENTRYPOINT ["tini", "-g", "--"]
+CMD ["falcon-job", "run"]
+
+
+# Built by `make container-test`: the tests that mean something inside, run as the image's own user.
+FROM job AS test
+COPY --chown=10001:10001 . /job/
+# a repository, since DVC wants one to unpack the bundled data
+RUN git init --quiet && python -m pytest -m container
+
+
+FROM job AS runtime
+ARG BASE_IMAGE
+ARG REVISION=
+LABEL org.opencontainers.image.title="falcon_job" \
+      org.opencontainers.image.description="Fine-tune Falcon models to answer questions about passages" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="$BASE_IMAGE"

@@ -1,0 +1,176 @@
+"""The image, run as in production: no network, a read-only root, no capabilities, a uid without a name."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+IMAGE = os.environ.get("FALCON_JOB_TEST_IMAGE", "")
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.image,
+    pytest.mark.skipif(not IMAGE, reason="FALCON_JOB_TEST_IMAGE names no image: `make image` builds one"),
+]
+
+ROOT = Path(__file__).parents[2]
+ENGINE = os.environ.get("ENGINE") or shutil.which("docker") or shutil.which("podman") or "docker"
+UID = os.getuid() or 4321
+"""Who runs the container; nobody the image knows."""
+SEALED = (
+    "--rm --network none --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges "
+    f"--memory 6g --pids-limit 512 --user {UID}:{UID} --env OMP_NUM_THREADS=1"
+).split()
+IDENTITY = [f"--env=GIT_{role}_{key}=t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")]
+
+
+@dataclass
+class Box:
+    """A clone, and the container it is mounted in."""
+
+    root: Path
+
+    def command(self, *command: str, name: str = "") -> list[str]:
+        mount = ["--volume", f"{self.root}:/job", "--name", name or uuid.uuid4().hex]
+        return [ENGINE, "run", *SEALED, *IDENTITY, *mount, IMAGE, *command]
+
+    def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, or the image's own."""
+        done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def read(self, relative: str) -> bytes:
+        return (self.root / relative).read_bytes()
+
+
+def given_to_caller(clone, folder: Path) -> Box:
+    copy = clone.copy(folder)
+    subprocess.run(["chown", "-R", f"{UID}:{UID}", str(copy.root)], check=True)
+    return Box(copy.root)
+
+
+@pytest.fixture(scope="module")
+def trained_inside(tmp_path_factory, _pristine) -> Box:
+    box = given_to_caller(_pristine, tmp_path_factory.mktemp("inside"))
+    box.call("make", "train")
+    box.call("sh", "-c", "git add . && git commit --quiet --message run")
+    return box
+
+
+@pytest.fixture
+def box(tmp_path, trained_inside) -> Box:
+    shutil.copytree(trained_inside.root, tmp_path / "clone", symlinks=True)
+    subprocess.run(["chown", "-R", f"{UID}:{UID}", str(tmp_path / "clone")], check=True)
+    return Box(tmp_path / "clone")
+
+
+def set_params(box: Box, key: str, value: object) -> None:
+    lines = box.read("params.yaml").decode().splitlines()
+    changed = [f"  {key}: {value}" if line.strip().startswith(f"{key}:") else line for line in lines]
+    assert changed != lines
+    (box.root / "params.yaml").write_text("\n".join(changed) + "\n")
+
+
+def test_make_train_inside_leaves_the_bytes_it_leaves_outside(trained_inside, trained):
+    files = ["build/predictions.json", "build/na_prob.json", "reports/history.csv", "reports/threshold.csv"]
+    files += ["build/adapter/adapter_model.safetensors", "build/base.json"]
+    assert not [file for file in files if trained_inside.read(file) != trained.clone.read(file)]
+    inside, outside = (json.loads(each.read("reports/eval.json")) for each in (trained_inside, trained.clone))
+    del inside["run"], outside["run"]
+    assert inside == outside
+
+
+def test_all_files_of_a_run_belong_to_the_caller(trained_inside):
+    others = [path for path in trained_inside.root.rglob("*") if path.lstat().st_uid != UID]
+    assert not others
+
+
+def test_dvc_works_inside_for_a_caller_without_a_name(box):
+    assert "up to date" in box.call("dvc", "status").stdout
+    set_params(box, "learning_rate", 0.0001)
+    again = box.call()
+    assert "Running stage 'train'" in again.stdout
+    assert "Running stage 'preprocess'" not in again.stdout
+    assert "dev questions" in again.stdout
+    difference = json.loads(box.call("dvc", "metrics", "diff", "--json").stdout)
+    assert difference["reports/train.json"]["loss"]["diff"] != 0
+    assert json.loads(box.call("dvc", "params", "diff", "--json").stdout) == {
+        "params.yaml": {"train.learning_rate": {"old": 0.01, "new": 0.0001, "diff": -0.0099}}
+    }
+
+
+def test_the_images_command_ends_with_2_on_bad_params_before_anything_runs(box):
+    set_params(box, "epochs", -1)
+    done = box.call(check=False)
+    assert done.returncode == 2
+    assert "train.epochs" in done.stderr
+    assert "Running stage" not in done.stdout
+
+
+def test_a_stop_of_the_container_ends_training_cleanly_and_the_next_run_is_not_blocked(box, tmp_path):
+    set_params(box, "epochs", 500)
+    name = uuid.uuid4().hex
+    with (tmp_path / "output").open("wb") as output:
+        run = subprocess.Popen(box.command(name=name), stdout=output, stderr=subprocess.STDOUT)
+    give_up = time.monotonic() + 120
+    while b"train: step 1/" not in (tmp_path / "output").read_bytes():
+        assert run.poll() is None, (tmp_path / "output").read_text()
+        assert time.monotonic() < give_up, (tmp_path / "output").read_text()
+        time.sleep(0.1)
+
+    asked = time.monotonic()
+    subprocess.run([ENGINE, "stop", "--time", "60", name], check=True, capture_output=True)
+
+    assert run.wait(60) == 143
+    assert time.monotonic() - asked < 30
+    said = (tmp_path / "output").read_text()
+    assert "python -m falcon_job train, exited with 143" in said
+    assert "Traceback" not in said
+    rwlock = box.root / ".dvc" / "tmp" / "rwlock"
+    assert not rwlock.exists() or not json.loads(rwlock.read_text() or "{}").get(str(box.root))
+    set_params(box, "epochs", 2)
+    assert "Running stage 'train'" in box.call("falcon-job", "run", "train").stdout
+
+
+def test_another_lock_than_the_images_is_refused(box):
+    with (box.root / "requirements.lock").open("a") as lock:
+        lock.write("# changed\n")
+    done = box.call("make", "train", check=False)
+    assert done.returncode == 2
+    assert "make image" in done.stderr
+
+
+def test_doctor_finds_nothing_wrong_inside(box):
+    report = json.loads(box.call("falcon-job", "doctor", "--json").stdout)
+    assert report["ok"]
+    assert {check["name"]: check["status"] for check in report["checks"]}["compiler"] == "ok"
+
+
+def test_make_container_train_runs_the_job_in_the_image(box, tmp_path):
+    env = os.environ | {"HF_HOME": str(tmp_path / "weights")}
+    command = ["make", "container-train", f"ENGINE={ENGINE}", f"IMAGE={IMAGE}"]
+    done = subprocess.run(command, cwd=box.root, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Stage 'train' didn't change, skipping" in done.stdout
+    assert "dev questions" in done.stdout
+
+
+def test_the_way_in_passes_what_the_caller_set_and_gives_back_exit_code_and_files(tmp_path):
+    env = os.environ | {"ENGINE": ENGINE, "IMAGE": IMAGE, "GPUS": "all", "HF_HOME": str(tmp_path / "weights")}
+    env |= {"HF_TOKEN": "secret", "FALCON_JOB_WORKERS": "3"}
+    script = 'echo "$HF_TOKEN $FALCON_JOB_WORKERS" > /hf/said; test -f /job/dvc.yaml && exit 7'
+
+    done = subprocess.run(
+        [ROOT / "tools" / "container.sh", "sh", "-c", script], env=env, capture_output=True, text=True
+    )
+
+    assert done.returncode == 7, done.stderr
+    said = tmp_path / "weights" / "said"
+    assert said.read_text().split() == ["secret", "3"]
+    assert said.stat().st_uid == os.getuid()
