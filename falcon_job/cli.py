@@ -109,6 +109,15 @@ def ask(
     ask_model(folder, context, question, questions, as_json=as_json)
 
 
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(*, as_json: bool) -> None:
+    """Check that the job runs on this machine, and say what to do where it does not."""
+    from falcon_job.commands.doctor import doctor as examine
+
+    examine(as_json=as_json)
+
+
 def main() -> None:
     """Run the command line; turn errors of ours into one message and their exit code."""
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log and warn of is for a stage's log file

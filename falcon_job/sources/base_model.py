@@ -84,7 +84,7 @@ def pin(model: ModelParams, workspace: Workspace) -> PinnedModel:
         _check_blobs(folder, files)
     elif not is_watched(folder, workspace):
         logger.warning("%s is outside data/: DVC does not watch it, though every stage checks its hashes", folder)
-    _check_whole(folder, files, model.source)
+    check_whole(folder, files, model.source)
     return PinnedModel(source=model.source, revision=model.revision, files=files)
 
 
@@ -139,7 +139,12 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _check_whole(folder: Path, names: Collection[str], source: str) -> None:
+def check_whole(folder: Path, names: Collection[str], source: str) -> None:
+    """Check that a folder's file names are those of a whole model in safetensors.
+
+    Raises:
+        InputError: something is missing, or the weights are of another kind.
+    """
     if "config.json" not in names:
         raise InputError(f"model.source: {source} has no config.json: name a model in the format of transformers")
     if not any(_matches(name, TOKENIZER) for name in names):
