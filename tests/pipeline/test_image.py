@@ -153,7 +153,7 @@ def test_doctor_finds_nothing_wrong_inside(box):
 
 
 def test_make_container_train_runs_the_job_in_the_image(box, tmp_path):
-    env = os.environ | {"HF_HOME": str(tmp_path / "weights")}
+    env = os.environ | {"HF_HOME": str(tmp_path / "weights"), "CONTAINER_ARGS": "--network none"}
     command = ["make", "container-train", f"ENGINE={ENGINE}", f"IMAGE={IMAGE}"]
     done = subprocess.run(command, cwd=box.root, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -163,7 +163,7 @@ def test_make_container_train_runs_the_job_in_the_image(box, tmp_path):
 
 def test_the_way_in_passes_what_the_caller_set_and_gives_back_exit_code_and_files(tmp_path):
     env = os.environ | {"ENGINE": ENGINE, "IMAGE": IMAGE, "GPUS": "all", "HF_HOME": str(tmp_path / "weights")}
-    env |= {"HF_TOKEN": "secret", "FALCON_JOB_WORKERS": "3"}
+    env |= {"HF_TOKEN": "secret", "FALCON_JOB_WORKERS": "3", "CONTAINER_ARGS": "--network none"}
     script = 'echo "$HF_TOKEN $FALCON_JOB_WORKERS" > /hf/said; test -f /job/dvc.yaml && exit 7'
 
     done = subprocess.run(
