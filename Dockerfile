@@ -28,10 +28,12 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /opt/venv /opt/venv
 # safe.directory: the checkout belongs to whoever mounts it, and libgit2 reads this setting from a file alone.
+# The identity is for experiments and commits where the checkout's own configuration names none.
 RUN git config --system --add safe.directory '*' \
- && printf '#!/bin/sh\nexec python -m falcon_job "$@"\n' > /usr/local/bin/falcon-job \
- && chmod 0755 /usr/local/bin/falcon-job \
+ && git config --system user.name falcon-job \
+ && git config --system user.email falcon-job@localhost \
  && install -d -m 1777 /hf
+COPY --chmod=0755 tools/falcon-job.sh /usr/local/bin/falcon-job
 # Any uid runs it, on a read-only root too: what is written goes to /tmp, weights to /hf and the rest to /job. A uid without
 # a name needs USER and LOGNAME; DVC starts its stages with SHELL.
 ENV PATH=/opt/venv/bin:$PATH \

@@ -4,18 +4,16 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := $(if $(FALCON_JOB_IMAGE),/opt/venv,.venv)
 BIN := $(VENV)/bin
-JOB := $(BIN)/python -m falcon_job
+JOB := $(if $(FALCON_JOB_IMAGE),falcon-job,$(BIN)/python -m falcon_job)
 
 .PHONY: help
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 ifdef FALCON_JOB_IMAGE
-# Inside the image all runs in place, in its own environment.
+# Inside the image all runs in place, in its environment.
 .PHONY: env
-env:
-	@cmp -s requirements.lock $(VENV)/requirements.lock || \
-		{ echo "This image holds another requirements.lock than this checkout's: make it anew with make image" >&2; exit 2; }
+env: ;
 else
 .PHONY: env
 env: $(VENV)/.ready ## Make the environment .venv (TORCH_INDEX=… for another build of torch)
@@ -78,14 +76,16 @@ lint: env ## Check style, types and import rules
 
 # Docker or podman; the image is known by what it is made from.
 ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
-IMAGE ?= falcon-job:$(shell cat Dockerfile requirements.lock | git hash-object --stdin | cut -c1-12)
-GPUS ?= all
-BUILD = $(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
+MADE_FROM = { cat Dockerfile tools/falcon-job.sh requirements.lock; echo "$(BASE_IMAGE) $(TORCH_INDEX)"; }
+IMAGE ?= falcon-job:$(shell $(MADE_FROM) | git hash-object --stdin | cut -c1-12)
+GPUS ?= $(or $(CUDA_VISIBLE_DEVICES),all)
+BUILD = DOCKER_BUILDKIT=1 $(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
 	$(if $(TORCH_INDEX),--build-arg TORCH_INDEX="$(TORCH_INDEX)") $(BUILD_ARGS)
-CONTAINER = @ENGINE="$(ENGINE)" IMAGE="$(IMAGE)" GPUS="$(GPUS)" tools/container.sh
+# exec: make signals the shell that it starts, and the engine must get that signal
+CONTAINER = @exec env ENGINE="$(ENGINE)" IMAGE="$(IMAGE)" GPUS="$(GPUS)" tools/container.sh
 
 .PHONY: image
-image: ## Build the image (BASE_IMAGE=… TORCH_INDEX=… for an older driver, ENGINE=podman)
+image: ## Build the image (BASE_IMAGE=… TORCH_INDEX=… for an older driver, BUILD_ARGS=… for the engine)
 	$(BUILD) --target runtime --build-arg REVISION="$$(git rev-parse HEAD)" --tag $(IMAGE) --tag falcon-job:latest .
 
 .PHONY: container-train
@@ -98,12 +98,13 @@ container-shell: ## A shell inside the image
 
 .PHONY: container-test
 container-test: ## Build the image and run the tests that mean something inside
-	$(BUILD) --target test .
+	$(BUILD) --target test --tag falcon-job:test .
 
 .PHONY: image-bom
 image-bom: ## Write dist/image-bom.json: licences and versions of all that the image holds
 	@mkdir -p dist
-	$(CONTAINER) python -m tools.image_bom > dist/image-bom.json.part && mv dist/image-bom.json.part dist/image-bom.json
+	$(CONTAINER) python -m tools.image_bom > dist/image-bom.json.part
+	@mv dist/image-bom.json.part dist/image-bom.json
 
 .PHONY: audit
 audit: env ## Look for known vulnerabilities in requirements.lock

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from falcon_job import __version__
-from falcon_job.errors import JobError, Stopped
+from falcon_job.errors import JobError, MachineError, Stopped
 
 STAGES = {
     "fetch": "Bring the datasets to build/raw and pin the base model.",
@@ -113,8 +113,10 @@ def ask(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, as_json: bool) -> None:
     """Check that the job runs on this machine, and say what to do where it does not."""
-    from falcon_job.commands.doctor import doctor as examine
-
+    try:
+        from falcon_job.commands.doctor import doctor as examine
+    except ImportError as error:
+        raise MachineError(f"{error}: its environment is not whole, `rm -rf .venv && make env` makes it anew") from None
     examine(as_json=as_json)
 
 

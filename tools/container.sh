@@ -1,40 +1,51 @@
 #!/bin/sh
 # Run a command inside the image, on this checkout, as the caller: ENGINE=… IMAGE=… GPUS=… tools/container.sh COMMAND …
-# Docker and podman, as root or rootless. CONTAINER_ARGS holds more arguments for the engine, mounts for example.
+# Docker and podman, rootless too. CONTAINER_ARGS holds more arguments for the engine, mounts for example.
 set -eu
 cd "$(dirname "$0")/.."
 
-if ! command -v "$ENGINE" >/dev/null; then
-	echo "$ENGINE is not on this machine: install Docker or podman (ENGINE=podman), or use make train without a container" >&2
+fail() {
+	echo "$1" >&2
 	exit 2
-fi
+}
+
+command -v "$ENGINE" >/dev/null ||
+	fail "$ENGINE is not on this machine: install Docker or podman (ENGINE=podman), or use make train without a container"
+[ -f .git ] && fail "$PWD is a worktree, whose repository lies outside: use a clone"
 "$ENGINE" image inspect "$IMAGE" >/dev/null 2>&1 || make image ENGINE="$ENGINE" IMAGE="$IMAGE" >&2
 
 weights=${HF_HOME:-$HOME/.cache/huggingface}
 mkdir -p "$weights"
+weights=$(cd "$weights" && pwd)
 
-# -t makes of a signal what the terminal does with it, so only where there is a terminal
-if [ -t 0 ] && [ -t 1 ]; then terminal=-it; else terminal=; fi
+if [ -t 0 ] && [ -t 1 ]; then terminal=-it; else terminal=-i; fi
 
 # A command named docker may be podman.
 case $("$ENGINE" --version) in *podman*) podman=yes ;; *) podman= ;; esac
 
-# Files written inside must be the caller's: a rootless engine maps root to the caller, podman with keep-id each number
-# to itself.
+# Files written inside must be the caller's, and those of the caller's groups be open; root works for the checkout's owner.
+# A rootless Docker maps root to the caller, podman with keep-id each number to itself.
 user() {
-	if [ "$podman" ] && [ "$(id -u)" != 0 ]; then
+	if [ "$(id -u)" = 0 ]; then
+		echo "--user $(stat -c %u:%g .)"
+	elif [ "$podman" ]; then
 		echo "--userns keep-id --user $(id -u):$(id -g)"
-	elif [ ! "$podman" ] && "$ENGINE" info --format '{{.SecurityOptions}}' | grep -q rootless; then
+	elif "$ENGINE" info --format '{{.SecurityOptions}}' | grep -q rootless; then
 		echo "--user 0:0"
 	else
 		echo "--user $(id -u):$(id -g)"
+		for each in $(id -G); do echo "--group-add $each"; done
 	fi
 }
 
 # All GPUs or those that GPUS numbers, by podman through CDI; none where the machine has none.
 gpus() {
-	if [ "$GPUS" = none ] || ! nvidia-smi --list-gpus >/dev/null 2>&1; then return; fi
-	if [ "$podman" ]; then
+	if [ "$GPUS" = none ]; then
+		return
+	elif ! nvidia-smi --list-gpus >/dev/null 2>&1; then
+		[ "$GPUS" = all ] || fail "GPUS=$GPUS, but nvidia-smi finds no GPU: mend the driver, or use GPUS=none for the CPU"
+		echo "nvidia-smi finds no GPU: the container runs on the CPU" >&2
+	elif [ "$podman" ]; then
 		for each in $(echo "$GPUS" | tr , ' '); do echo "--device nvidia.com/gpu=$each"; done
 	elif [ "$GPUS" = all ]; then
 		echo "--gpus all"
@@ -45,13 +56,15 @@ gpus() {
 
 # By name alone, so that no value stands in a command line; what is not set here is not set inside.
 variables() {
-	for each in HF_TOKEN HF_ENDPOINT HF_HUB_OFFLINE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy \
+	for each in HF_TOKEN HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy \
 		$(env | sed -n 's/^\(FALCON_JOB_[A-Z_]*\)=.*/\1/p'); do
 		echo "--env $each"
 	done
 }
 
+devices=$(gpus)
 # shellcheck disable=SC2046,SC2086
-exec "$ENGINE" run --rm $terminal $(user) $(gpus) $(variables) \
-	--security-opt label=disable --shm-size 8g --stop-timeout 120 \
-	--volume "$PWD:/job" --volume "$weights:/hf" ${CONTAINER_ARGS:-} "$IMAGE" "$@"
+exec "$ENGINE" run --rm $terminal $(user) $devices $(variables) \
+	--security-opt label=disable --security-opt no-new-privileges --shm-size 8g --stop-timeout 120 \
+	--mount "type=bind,source=$PWD,target=/job" --mount "type=bind,source=$weights,target=/hf" \
+	${CONTAINER_ARGS:-} "$IMAGE" "$@"

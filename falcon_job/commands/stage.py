@@ -54,9 +54,10 @@ def run_stage(name: str) -> None:
 
 
 def _forget_token() -> None:
-    """Keep the Hub's token from what a stage loads, trackers included: fetch alone needs it."""
+    """Keep the Hub's token, a saved one too, from what a stage loads, trackers included: fetch alone needs it."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         os.environ.pop(name, None)
+    os.environ["HF_TOKEN_PATH"] = os.devnull  # read when huggingface_hub is imported
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:

@@ -10,16 +10,21 @@ def test_fetch_alone_sees_the_token_of_the_hub(tmp_path):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     code = """
-import importlib, os
+import os, sys, types
 from falcon_job.commands.stage import run_stage
-for name in ("fetch", "preprocess"):
-    os.environ["HF_TOKEN"] = os.environ["HUGGING_FACE_HUB_TOKEN"] = "secret"
-    stage = importlib.import_module(f"falcon_job.stages.{name}")
-    setattr(stage, name, lambda params, workspace: print(name, [key for key in os.environ if key.endswith("TOKEN")]))
-    run_stage(name)
+def show(params, workspace):
+    import huggingface_hub
+    print([key for key in os.environ if key.endswith("TOKEN")], huggingface_hub.get_token())
+name = sys.argv[1]
+sys.modules[f"falcon_job.stages.{name}"] = types.SimpleNamespace(**{name: show})
+run_stage(name)
 """
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.splitlines() == ["fetch ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN']", "preprocess []"], done.stderr
+    (tmp_path / "token").write_text("saved by a login")
+    env = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_TOKEN": "set", "HUGGING_FACE_HUB_TOKEN": "of old"}
+
+    def said(stage: str) -> str:
+        command = [sys.executable, "-c", code, stage]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120).stdout
+
+    assert said("fetch") == "['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'] set\n"
+    assert said("preprocess") == "[] None\n"

@@ -1,13 +1,13 @@
 """The way into the container, with engines that say how they were called."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "container.sh"
-ME = f"--user {os.getuid()}:{os.getgid()}"
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def call(tmp_path):
         (tmp_path / name).chmod(0o755)
 
     def call(
-        engine: str, *, version: str = "", rootless: bool = False, gpu: bool = True, uid: int | None = None, **env: str
+        engine: str, *, version: str = "", rootless: bool = False, gpu: bool = True, uid: int = 1000, **env: str
     ) -> str:
         program(
             engine,
@@ -30,8 +30,7 @@ def call(tmp_path):
             esac""",
         )
         program("nvidia-smi", "exit 0" if gpu else "exit 9")
-        if uid is not None:
-            program("id", f"echo {uid}")
+        program("id", f'[ "$1" = -G ] && echo "{uid} 5000" || echo {uid}')
         env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "GPUS": "all", **env}
         done = subprocess.run(
             [SCRIPT, "make", "train"], env={"ENGINE": engine, "IMAGE": "image", **env}, capture_output=True, text=True
@@ -56,7 +55,7 @@ def test_gpus_are_given_in_the_words_of_the_engine(call, engine, gpus, said):
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-@pytest.mark.parametrize("machine", [{"gpu": False}, {"GPUS": "none"}])
+@pytest.mark.parametrize("machine", [{"gpu": False}, {"GPUS": "none"}, {"gpu": False, "GPUS": "none"}])
 def test_without_gpus_none_is_asked_for(call, engine, machine):
     said = call(engine, **machine)
     assert "--gpus" not in said
@@ -64,10 +63,18 @@ def test_without_gpus_none_is_asked_for(call, engine, machine):
 
 
 def test_files_are_the_callers_under_every_kind_of_engine(call):
-    assert ME in call("docker")
-    assert "--user 0:0" in call("docker", rootless=True, uid=1000)
-    assert "--userns keep-id --user 1000:1000" in call("podman", uid=1000)
-    assert "--userns" not in call("podman", uid=0)
+    assert "--user 1000:1000 --group-add 1000 --group-add 5000 " in call("docker")
+    assert "--user 0:0 " in call("docker", rootless=True)
+    assert "--userns keep-id --user 1000:1000 " in call("podman")
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_root_works_for_the_owner_of_the_checkout(call, engine):
+    owner = SCRIPT.parents[1].stat()
+    said = call(engine, uid=0)
+    assert f"--user {owner.st_uid}:{owner.st_gid} " in said
+    assert "--userns" not in said
+    assert "--group-add" not in said
 
 
 def test_a_docker_that_is_podman_is_treated_as_such(call):
@@ -83,9 +90,49 @@ def test_tokens_and_settings_are_passed_by_name_without_their_values(call):
 
 
 def test_the_clone_and_the_callers_weights_are_mounted_and_the_command_comes_last(call, tmp_path):
-    root = SCRIPT.parents[1]
-    assert f"--volume {root}:/job --volume {tmp_path}/.cache/huggingface:/hf image make train " in call("docker")
-    assert f"--volume {tmp_path}/w:/hf -v /shared:/shared image make train " in call(
+    job = f"--mount type=bind,source={SCRIPT.parents[1]},target=/job"
+    weights = f"--mount type=bind,source={tmp_path}"
+    assert f"{job} {weights}/.cache/huggingface,target=/hf image make train " in call("docker")
+    assert f"{job} {weights}/w,target=/hf -v /shared:/shared image make train " in call(
         "docker", HF_HOME=str(tmp_path / "w"), CONTAINER_ARGS="-v /shared:/shared"
     )
     assert (tmp_path / "w").is_dir()
+
+
+def test_a_relative_folder_of_weights_is_that_folder_and_no_volume_of_the_engine(call):
+    assert f"source={SCRIPT.parents[1]}/tests,target=/hf" in call("docker", HF_HOME="tests")
+
+
+def refused(folder, **env):
+    done = subprocess.run(
+        [folder / "tools" / "container.sh", "true"],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "IMAGE": "image", "GPUS": "all", **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+def test_a_machine_without_the_engine_a_worktree_and_gpus_that_are_not_there_are_refused_in_a_line(tmp_path):
+    folder = tmp_path / "clone"
+    (folder / "tools").mkdir(parents=True)
+    shutil.copy(SCRIPT, folder / "tools")
+    assert "install Docker or podman" in refused(folder, ENGINE="no-such-engine")
+    assert "GPUS=0, but nvidia-smi finds no GPU" in refused(folder, ENGINE="true", GPUS="0")
+    (folder / ".git").write_text("gitdir: elsewhere")
+    assert "use a clone" in refused(folder, ENGINE="true")
+
+
+def test_an_image_that_is_not_there_is_built_first(tmp_path):
+    (tmp_path / "tools").mkdir()
+    shutil.copy(SCRIPT, tmp_path / "tools")
+    (tmp_path / "Makefile").write_text("image:\n\t@echo making $(IMAGE) by $(ENGINE)\n")
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\ncase "$1 $2" in "image inspect") exit 1;; run*) echo runs;; esac\n')
+    engine.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ENGINE": str(engine), "IMAGE": "image", "GPUS": "none"}
+    done = subprocess.run([tmp_path / "tools" / "container.sh"], env=env, capture_output=True, text=True)
+    assert done.stderr.splitlines() == [f"making image by {engine}"]
+    assert done.stdout == "runs\n"

@@ -22,7 +22,10 @@ SECONDS = 60
 
 def check_compiler(here: Surroundings) -> Finding:
     """Compile a piece of C that includes Python.h, load it and call it."""
-    command = _compiler()
+    try:
+        command = _compiler()
+    except ValueError as error:
+        return _slower(f"CC cannot be read ({error})", "correct CC, or unset it")
     if not command:
         return _slower("no C compiler", "install one, `apt-get install gcc libc6-dev`, or name it in CC")
     if not shutil.which(command[0]):

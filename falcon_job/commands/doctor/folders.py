@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from falcon_job.commands.doctor.finding import Finding, Surroundings, note, ok, problem, readable
-from falcon_job.commands.doctor.weights import bytes_to_download
+from falcon_job.commands.doctor.weights import bytes_to_download, is_to_download
 from falcon_job.errors import first_line
 
 LITTLE = 5e9
@@ -39,7 +39,8 @@ def check_disk(here: Surroundings) -> Finding:
 def check_folders(here: Surroundings) -> Finding:
     """Check that the clone and the caches can be written, and that compiled code in them can be loaded."""
     compiled = _compiled_folders()
-    folders = {**_needed_folders(here), "HF_HOME": HUB_CACHE, **compiled}
+    weights = {"HF_HOME": HUB_CACHE} if is_to_download(here) else {}
+    folders = {**_needed_folders(here), **weights, **compiled}
     bad = {name: reason for name, folder in folders.items() if (reason := why_not_writable(folder))}
     if bad:
         found = "; ".join(f"{name}: {folders[name]} cannot be written ({reason})" for name, reason in bad.items())
@@ -48,7 +49,7 @@ def check_folders(here: Surroundings) -> Finding:
             *(["make the clone writable"] if "clone" in bad else []),
             *([f"set {', '.join(variables)} to writable folders"] if variables else []),
         ]
-        vital = bad.keys() & _needed_folders(here).keys() or ("HF_HOME" in bad and bytes_to_download(here))
+        vital = bad.keys() & (_needed_folders(here) | weights).keys()
         return (problem if vital else note)(found, " and ".join(fixes))
     if closed := {name: folder for name, folder in compiled.items() if _is_noexec(folder)}:
         found = "; ".join(f"{name}: {folder} is mounted noexec" for name, folder in closed.items())

@@ -2,7 +2,6 @@
 
 import platform
 import sys
-import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +45,8 @@ def _pins(lock: Path) -> list[Requirement]:
 def _needs(project: Path) -> list[Requirement]:
     if not project.is_file():
         return []
+    import tomllib  # not in the Pythons that check_python complains of
+
     return _applying(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"])
 
 

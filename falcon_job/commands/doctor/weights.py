@@ -29,15 +29,20 @@ def check_weights(here: Surroundings) -> Finding:
     return ok(f"{model.source}, {readable(size)} in {folder}")
 
 
-def bytes_to_download(here: Surroundings) -> float:
-    """Return about how much is still to be downloaded; 0 for nothing, and where that cannot be guessed."""
+def is_to_download(here: Surroundings) -> bool:
+    """Tell whether weights are still to be downloaded."""
     if here.workspace is None or here.params is None or here.params.model.revision is None:
-        return 0
+        return False
     try:
         _find(here.params.model, here.workspace)
     except InputError:
-        return guess_size(here.params.model.source)
-    return 0
+        return True
+    return False
+
+
+def bytes_to_download(here: Surroundings) -> float:
+    """Return about how much is still to be downloaded; 0 for nothing, and where that cannot be guessed."""
+    return guess_size(here.params.model.source) if here.params and is_to_download(here) else 0
 
 
 def guess_size(source: str) -> float:

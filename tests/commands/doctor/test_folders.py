@@ -21,7 +21,7 @@ def test_folders_that_can_be_written_are_ok_and_none_is_made(clone, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["/proc/cache", "FILE/cache"])
-@pytest.mark.parametrize("variable", ["HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"])
+@pytest.mark.parametrize("variable", ["TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"])
 def test_a_cache_that_cannot_be_written_is_noted_with_its_variable(clone, tmp_path, variable, where):
     (tmp_path / "file").touch()
     folder = where.replace("FILE", str(tmp_path / "file"))
@@ -41,6 +41,10 @@ def test_a_cache_that_dvc_needs_is_a_problem(clone):
 def test_a_hub_cache_that_cannot_be_written_is_a_problem_while_weights_are_missing(clone):
     clone.set_model(source="org/falcon-7b", revision="0" * 40)
     assert clone.finding("folders", HF_HOME="/proc/hf")[0] == "problem"
+
+
+def test_a_hub_cache_that_is_only_read_is_ok_once_the_weights_are_there(clone):
+    assert clone.finding("folders", HF_HOME="/proc/hf")[0] == "ok"
 
 
 def test_a_clone_that_cannot_be_written_is_a_problem(clone, monkeypatch):
