@@ -22,6 +22,12 @@ class Machine(BaseSettings):
     """Where the model runs."""
     tokens_per_pack: Auto | Annotated[int, Field(gt=0)] = "auto"
     """Slots of one packed row, and tokens of one batch of generation."""
+    attention: Literal["auto", "flex", "sdpa"] = "auto"
+    """Kernel of attention in training: FlexAttention, block-sparse, or sdpa with a dense mask; auto: flex on a GPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether layers are compiled for training; auto: on a GPU."""
+    activation_checkpointing: Literal["on", "off"] = "off"
+    """Whether a layer's activations are computed again in the backward pass: least memory, about a third slower."""
     workers: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
 

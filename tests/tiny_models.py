@@ -4,6 +4,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import FalconConfig, FalconForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+import falcon_job.model.compat  # noqa: F401 - gives Falcon our attention
+from falcon_job.model.attention import IMPLEMENTATION
+
 VOCABULARY = 97
 
 
@@ -17,19 +20,19 @@ def falcon_40b_type(seed: int = 0, **changes: object) -> FalconForCausalLM:
     return _falcon(seed, {"new_decoder_architecture": True, "num_kv_heads": 2, **changes})
 
 
-def llama_type(seed: int = 0) -> LlamaForCausalLM:
+def llama_type(seed: int = 0, **changes: object) -> LlamaForCausalLM:
     """Grouped key/value heads, RMSNorm in float32: as SmolLM2 and Falcon3."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config)
+    settings: dict[str, object] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attn_implementation": IMPLEMENTATION,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
 
 
 def _falcon(seed: int, changes: dict[str, object]) -> FalconForCausalLM:
@@ -44,7 +47,7 @@ def _falcon(seed: int, changes: dict[str, object]) -> FalconForCausalLM:
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
         "initializer_range": 0.2,
-        "attn_implementation": "sdpa",
+        "attn_implementation": IMPLEMENTATION,
     }
     return FalconForCausalLM(FalconConfig(**{**settings, **changes}))
 

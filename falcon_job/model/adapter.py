@@ -4,7 +4,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
@@ -39,7 +42,31 @@ def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftMode
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    return _multiplying_as_the_base(get_peft_model(model, config))
+
+
+class NarrowProduct(torch.nn.Linear):
+    """A linear layer that keeps its weight, and adds up its gradients, in float32, and multiplies in its input's type.
+
+    As under autocast, which would also widen the norms of the base and, with them, what 4-bit layers return.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the product, [..., in] to [..., out], in the type of the input."""
+        return functional.linear(input, self.weight.to(input.dtype))
+
+
+def _multiplying_as_the_base(model: PeftModel) -> PeftModel:
+    """Let the adapter multiply in the type of the base; DoRA's norms of weights stay in float32."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and not model.peft_config["default"].use_dora:
+            layer.cast_input_dtype_enabled = False
+            for factors in (layer.lora_A, layer.lora_B):
+                for name, linear in factors.items():
+                    narrow = NarrowProduct(linear.in_features, linear.out_features, bias=False, device="meta")
+                    narrow.weight = linear.weight
+                    factors[name] = narrow
+    return model
 
 
 def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
@@ -83,4 +110,4 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder} is an adapter for another model ({len(other)} weights without a match, such as {other[0]}): "
             "run `falcon-job run train`, or name the adapter of this model"
         )
-    return adapted.eval()
+    return _multiplying_as_the_base(adapted).eval()

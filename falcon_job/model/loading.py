@@ -17,6 +17,7 @@ from transformers import (
 
 from falcon_job.errors import InputError, JobError, MachineError, first_line
 from falcon_job.machine import machine
+from falcon_job.model.attention import choose_implementation
 from falcon_job.model.compat import keep_4bit_weights, quantizable_falcon
 from falcon_job.params import Precision
 
@@ -43,7 +44,7 @@ def choose_device() -> torch.device:
 
 
 def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
-    """Load a causal language model from local safetensors, frozen, in evaluation mode, under sdpa attention.
+    """Load a causal language model from local safetensors, frozen, in evaluation mode, under our attention.
 
     Args:
         folder: config.json and *.safetensors.
@@ -58,7 +59,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         raise MachineError(
             "model.precision fp16 needs a GPU (its gradients are scaled there): use bf16 or fp32 on a CPU"
         )
-    config = _load_config(folder)
+    config = load_config(folder)
     quantized = precision == "nf4"
     model: PreTrainedModel
     try:
@@ -67,7 +68,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
                 folder,
                 config=config,
                 dtype=DTYPES[precision],
-                attn_implementation="sdpa",
+                attn_implementation=choose_implementation(config),
                 device_map={"": device} if quantized else None,
                 quantization_config=_nf4() if quantized else None,
                 local_files_only=True,
@@ -99,7 +100,12 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
     return model
 
 
-def _load_config(folder: Path) -> PretrainedConfig:
+def load_config(folder: Path) -> PretrainedConfig:
+    """Return the configuration of a model that packing can serve.
+
+    Raises:
+        InputError: it is none of a causal language model with rotary positions.
+    """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:

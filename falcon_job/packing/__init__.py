@@ -13,13 +13,15 @@ the model was loaded with `attn_implementation="sdpa"`.
 
 from falcon_job.packing.collator import PrefixTreeCollator
 from falcon_job.packing.layout import Branch, Layout, Tree, lay_out, pack_trees
-from falcon_job.packing.mask import dense_mask, may_attend
+from falcon_job.packing.mask import block_mask, block_table, dense_mask, may_attend
 
 __all__ = [
     "Branch",
     "Layout",
     "PrefixTreeCollator",
     "Tree",
+    "block_mask",
+    "block_table",
     "dense_mask",
     "lay_out",
     "may_attend",

@@ -30,7 +30,7 @@ def to_tensors(layout: Layout) -> dict[str, Tensor]:
     return {
         "input_ids": torch.from_numpy(layout.input_ids)[None],
         "position_ids": torch.from_numpy(layout.position_ids)[None],
-        "attention_mask": dense_mask(torch.from_numpy(layout.tree_ids), torch.from_numpy(layout.branch_ids)),
+        "attention_mask": dense_mask(torch.from_numpy(layout.reach)),
         "labels": torch.from_numpy(layout.labels)[None],
     }
 

@@ -15,12 +15,15 @@ from falcon_job.errors import MachineError
 from falcon_job.files import new_folder, write_csv, write_json
 from falcon_job.machine import machine
 from falcon_job.model.adapter import add_adapter, save_adapter
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.attention import Kernel, choose_kernel
+from falcon_job.model.layers import prepare_layers
+from falcon_job.model.loading import choose_device, load_base, load_config
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
 from falcon_job.training.callbacks import COLUMNS, history
 from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
+from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -28,8 +31,8 @@ from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-AUTO_TOKENS_PER_PACK = 2048
-"""Slots of a pack under dense attention, whose mask grows with their square."""
+AUTO_TOKENS_PER_PACK: dict[Kernel, int] = {"flex": 8192, "sdpa": 2048}
+"""Slots of a pack: enough to fill a GPU; less under dense attention, whose mask grows with their square."""
 
 
 def train(params: Params, workspace: Workspace) -> None:
@@ -40,15 +43,17 @@ def train(params: Params, workspace: Workspace) -> None:
         MachineError: a setting does not fit this machine.
     """
     device = choose_device()
+    weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    tokens_per_pack = _tokens_per_pack(params, folder)
+    form = _pack_form(params, folder, choose_kernel(device, load_config(weights)))
     split = Split(workspace.dataset / "train.arrow")
-    steps = StepDataset(split, params.train.questions_per_step, tokens_per_pack, params.train.seed)
-    validation = _validation_steps(workspace.dataset / "validation.arrow", params, tokens_per_pack)
+    steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
+    validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
 
-    base = load_base(locate(workspace), params.model.precision, device)
+    base = load_base(weights, params.model.precision, device)
     model = add_adapter(base, params.lora, params.train.seed)
-    difference = check_packing(model, steps.trees(0), params.model.precision)
+    prepare_layers(base)
+    difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
     trainer = build_trainer(model, params, steps, validation, folder)
@@ -72,22 +77,24 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     return time.perf_counter() - started
 
 
-def _tokens_per_pack(params: Params, checkpoints: Path) -> int:
-    """Return the slots of a pack, at least the longest sequence; a resumed run keeps what `auto` was."""
+def _pack_form(params: Params, checkpoints: Path, kernel: Kernel) -> PackForm:
+    """Return what packs look like, at least as long as the longest sequence; a resumed run keeps what `auto` was."""
     wanted = machine().tokens_per_pack
     longest = params.preprocess.max_tokens
     if wanted == "auto":
-        return recall(checkpoints, "tokens_per_pack", max(AUTO_TOKENS_PER_PACK, longest))
-    if wanted < longest:
+        wanted = recall(checkpoints, "tokens_per_pack", max(AUTO_TOKENS_PER_PACK[kernel], longest))
+    form = PackForm.sparse(wanted) if kernel == "flex" else PackForm.dense(wanted)
+    if form.capacity < longest:
         raise MachineError(
             f"FALCON_JOB_TOKENS_PER_PACK={wanted} is below preprocess.max_tokens={longest}: raise it or lower the other"
         )
-    return wanted
+    logger.info("attention: %s, in packs of at most %d tokens", kernel, form.capacity)
+    return form
 
 
-def _validation_steps(path: Path, params: Params, tokens_per_pack: int) -> StepDataset | None:
+def _validation_steps(path: Path, params: Params, form: PackForm) -> StepDataset | None:
     split = Split(path)
-    return StepDataset(split, params.train.questions_per_step, tokens_per_pack, None) if len(split) else None
+    return StepDataset(split, params.train.questions_per_step, form, None) if len(split) else None
 
 
 def _report(trainer: PackedTrainer, split: Split, seconds: float) -> dict[str, object]:

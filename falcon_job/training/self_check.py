@@ -3,17 +3,17 @@
 Several models ignore the mask of a pack without a word, and training would go on with questions that see each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from falcon_job.errors import JobError
-from falcon_job.packing.collator import to_tensors
-from falcon_job.packing.layout import Tree, lay_out
+from falcon_job.packing.layout import Tree
 from falcon_job.params import Precision
-from falcon_job.training.loss import answer_loss, count_supervised
+from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import Pack, PackForm, plain_sequence, supervised_tokens
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "nf4": 0.1}
 """Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
@@ -32,15 +32,15 @@ class Difference:
         return f"loss {self.loss:.1e}, gradients {self.gradients:.1e}"
 
 
-def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision) -> Difference:
-    """Compare one packed batch, made of the first of `trees`, with its separate sequences.
+def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, form: PackForm) -> Difference:
+    """Compare one packed batch, made of the first of `trees`, with its separate sequences, on the kernel in use.
 
     Dropout is off meanwhile; gradients, random state and mode are left as they were.
 
     Raises:
         JobError: they differ by more than the precision's rounding.
     """
-    difference = compare(model, sample(trees))
+    difference = compare(model, sample(trees), form)
     tolerance = TOLERANCES[precision]
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
@@ -56,17 +56,29 @@ def sample(trees: Sequence[Tree]) -> list[Tree]:
     return [Tree(tree.prefix_ids, tree.branches[:MAX_BRANCHES]) for tree in trees[:MAX_TREES]]
 
 
-def compare(model: nn.Module, trees: Sequence[Tree]) -> Difference:
-    """Return how far the loss and gradients of one pack of `trees` are from those of separate sequences."""
+def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Difference:
+    """Return how far the loss and gradients of packed `trees` are from those of separate sequences.
+
+    Under sdpa these are ordinary sequences, masked by the model itself. The block-sparse kernel gets the passage with
+    each question, in packs of the same length: what differs is rounding of the same kernel, compiled once.
+    """
     was_training = model.training
     model.eval()
     try:
-        packed = loss_and_gradients(model, [to_tensors(lay_out(trees))])
-        separate = loss_and_gradients(model, [plain_sequence(sequence) for sequence in separate_sequences(trees)])
+        packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     finally:
         model.zero_grad(set_to_none=True)
         model.train(was_training)
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
+
+
+def _packed_and_separate(trees: Sequence[Tree], form: PackForm) -> tuple[list[Pack], list[Pack]]:
+    separate = separate_sequences(trees)
+    if not form.lengths:
+        return form.make_packs(trees), [plain_sequence(sequence) for sequence in separate]
+    length = next(length for length in form.lengths if length >= max(map(len, trees)))
+    short = PackForm(length, (length,))
+    return short.make_packs(trees), short.make_packs(separate)
 
 
 def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
@@ -74,17 +86,11 @@ def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
     return [Tree(tree.prefix_ids, (branch,)) for tree in trees for branch in tree.branches]
 
 
-def plain_sequence(tree: Tree) -> dict[str, Tensor]:
-    """Return a tree of one branch as an ordinary sequence, masked and numbered by the model itself."""
-    tensors = to_tensors(lay_out([tree]))
-    return {"input_ids": tensors["input_ids"], "labels": tensors["labels"]}
-
-
-def loss_and_gradients(model: nn.Module, packs: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+def loss_and_gradients(model: nn.Module, packs: Sequence[Pack]) -> tuple[Tensor, Tensor]:
     """Return the mean loss over all answer tokens of `packs` and the gradients of all trained weights, flat."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
-    supervised = sum(map(count_supervised, packs))
+    supervised = sum(map(supervised_tokens, packs))
     total = torch.zeros((), device=device)
     for pack in packs:
         loss = answer_loss(model, {name: tensor.to(device) for name, tensor in pack.items()}) / supervised

@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from falcon_job.packing.collator import to_tensors
-from falcon_job.packing.layout import Branch, Tree, lay_out, pack_trees
+from falcon_job.packing.layout import Branch, Tree
 from falcon_job.qa.store import EncodedPassage, Split
-from falcon_job.training.loss import count_supervised
+from falcon_job.training.packs import Pack, PackForm, supervised_tokens
 
 
 class Batch(TypedDict):
-    """One step: the model inputs of each pack, and counts."""
+    """One step: its packs, and counts."""
 
-    packs: list[dict[str, Tensor]]
+    packs: list[Pack]
     questions: int
     logical_tokens: int
     supervised_tokens: int
@@ -61,18 +59,18 @@ def to_tree(passage: EncodedPassage, start: int = 0, stop: int | None = None) ->
 class StepDataset(Dataset[Batch]):
     """The steps of a split, one item each; `set_epoch` draws the order of passages anew."""
 
-    def __init__(self, split: Split, questions_per_step: int, tokens_per_pack: int, seed: int | None) -> None:
+    def __init__(self, split: Split, questions_per_step: int, form: PackForm, seed: int | None) -> None:
         """Plan the first epoch.
 
         Args:
             split: the questions.
             questions_per_step: questions of one step.
-            tokens_per_pack: most slots of a pack.
+            form: what its packs look like.
             seed: of the order of passages; None keeps the order of the file.
         """
         self._split = split
         self._questions_per_step = questions_per_step
-        self._tokens_per_pack = tokens_per_pack
+        self._form = form
         self._seed = seed
         self.set_epoch(0)
 
@@ -92,10 +90,10 @@ class StepDataset(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         trees = self.trees(step)
-        packs = [to_tensors(lay_out(pack)) for pack in pack_trees(trees, self._tokens_per_pack)]
+        packs = self._form.make_packs(trees)
         return {
             "packs": packs,
             "questions": sum(len(tree.branches) for tree in trees),
             "logical_tokens": sum(len(tree.prefix_ids) + len(branch) for tree in trees for branch in tree.branches),
-            "supervised_tokens": sum(map(count_supervised, packs)),
+            "supervised_tokens": sum(map(supervised_tokens, packs)),
         }

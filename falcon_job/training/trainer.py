@@ -18,6 +18,7 @@ from falcon_job.machine import machine
 from falcon_job.params import Params
 from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
 from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import slots
 from falcon_job.training.speed import Speed
 from falcon_job.training.steps import Batch, StepDataset
 
@@ -45,7 +46,7 @@ class PackedTrainer(Trainer):
             self.accelerator.backward(loss)
             total += loss.detach()
         self.running_loss.add(total)
-        executed = sum(pack["input_ids"].shape[1] for pack in inputs["packs"])
+        executed = sum(map(slots, inputs["packs"]))
         self.speed.add(inputs["questions"], inputs["logical_tokens"], executed, supervised)
         return total
 
@@ -153,6 +154,7 @@ def training_arguments(params: Params, steps_per_epoch: int, validate: bool, fol
         restore_callback_states_from_checkpoint=True,
         report_to=train.report_to or "none",
         fp16=params.model.precision == "fp16",
+        accelerator_config={"non_blocking": on_gpu},
         use_cpu=not on_gpu,
         dataloader_num_workers=(2 if on_gpu else 0) if workers == "auto" else workers,
         remove_unused_columns=False,

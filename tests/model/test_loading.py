@@ -6,9 +6,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, T5Config
 
 from falcon_job.errors import InputError, JobError, MachineError
-from falcon_job.machine import machine
 from falcon_job.model import loading
 from falcon_job.model.adapter import add_adapter
+from falcon_job.model.attention import IMPLEMENTATION
 from falcon_job.model.loading import check_quantized, choose_device, load_base
 from tests.inference.finished_run import CPU, make_params, randomize
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type
@@ -29,18 +29,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def set_machine(monkeypatch):
-    def set_variable(**variables):
-        for name, value in variables.items():
-            monkeypatch.setenv(f"FALCON_JOB_{name.upper()}", value)
-        machine.cache_clear()
-
-    yield set_variable
-    monkeypatch.undo()
-    machine.cache_clear()
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_base_is_loaded_frozen_in_its_precision(tmp_path, kind, precision, dtype):
     TYPES[kind]().save_pretrained(tmp_path)
@@ -48,10 +36,11 @@ def test_a_base_is_loaded_frozen_in_its_precision(tmp_path, kind, precision, dty
     assert {weight.dtype for weight in model.parameters()} == {dtype}
     assert not any(weight.requires_grad for weight in model.parameters())
     assert not model.training
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == IMPLEMENTATION
     with torch.no_grad():
         plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype).eval()
-        assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+        tolerance = 1e-5 if dtype == torch.float32 else 0.05  # our attention takes another kernel
+        assert torch.allclose(model(input_ids=IDS).logits, plain(input_ids=IDS).logits, rtol=0, atol=tolerance)
 
 
 @pytest.mark.container

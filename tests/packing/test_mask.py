@@ -1,34 +1,56 @@
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_block_mask
 
-from falcon_job.packing import dense_mask, lay_out
+from falcon_job.packing import block_mask, block_table, dense_mask, lay_out, may_attend
+from falcon_job.packing.mask import BLOCK
 from tests.packing.test_layout import TREES
 
 
-def seen_by_reading(trees):
-    """The oracle: walk each question as its own sequence and note which slots stand before each token."""
-    sees = {}
-    start = 0
-    for tree in trees:
-        prefix = list(range(start, start + len(tree.prefix_ids)))
-        for i, slot in enumerate(prefix):
-            sees[slot] = set(prefix[: i + 1])
-        start += len(prefix)
-        for branch in tree.branches:
-            own = list(range(start, start + len(branch)))
-            for i, slot in enumerate(own):
-                sees[slot] = {*prefix, *own[: i + 1]}
-            start += len(own)
-    return sees
+def seen_by_reading(layout):
+    """The oracle: a slot sees the slots of its own path, found by walking positions backwards."""
+    seen = []
+    for slot, position in enumerate(layout.position_ids):
+        path = {slot}
+        at = slot
+        for wanted in range(position - 1, -1, -1):
+            # what goes on from a slot stands behind it, with only its own subtree between
+            at = max(s for s in range(at) if layout.position_ids[s] == wanted)
+            path.add(at)
+        seen.append(path)
+    return seen
 
 
 @given(st.lists(TREES, min_size=1, max_size=4))
-def test_each_token_sees_its_passage_and_what_stands_before_it_in_its_own_question_and_nothing_else(trees):
+def test_each_token_sees_what_stands_before_it_in_its_own_sequence_and_nothing_else(trees):
     layout = lay_out(trees)
-    mask = dense_mask(torch.from_numpy(layout.tree_ids), torch.from_numpy(layout.branch_ids))
+    mask = dense_mask(torch.from_numpy(layout.reach))
 
     assert mask.shape == (1, 1, len(layout.input_ids), len(layout.input_ids))
     assert mask.dtype == torch.bool
-    seen = {query: set(torch.nonzero(row)[:, 0].tolist()) for query, row in enumerate(mask[0, 0])}
-    assert seen == seen_by_reading(trees)
+    assert [set(torch.nonzero(row)[:, 0].tolist()) for row in mask[0, 0]] == seen_by_reading(layout)
+
+
+@given(st.lists(TREES, min_size=1, max_size=60), st.integers(0, 200))
+def test_the_block_sparse_mask_is_the_one_that_torch_finds_slot_by_slot(trees, more):
+    layout = lay_out(trees)
+    reach = layout.reach
+    size = -(-(len(reach) + more) // BLOCK) * BLOCK
+    reach = torch.from_numpy(np.concatenate([reach, np.arange(len(reach), size)]))
+
+    ours = block_mask(reach, block_table(reach.numpy()))
+    torchs = create_block_mask(
+        lambda batch, head, query, key: may_attend(query, key, reach), None, None, size, size, device="cpu"
+    )
+
+    assert torch.equal(ours.to_dense(), torchs.to_dense())
+    for counts, indices in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
+        assert torch.equal(getattr(ours, counts), getattr(torchs, counts))
+        for row in range(size // BLOCK):
+            count = getattr(ours, counts)[0, 0, row]
+            mine, theirs = (getattr(each, indices)[0, 0, row, :count].sort().values for each in (ours, torchs))
+            assert torch.equal(mine, theirs)
+    slots = torch.arange(size)
+    assert torch.equal(ours.mask_mod(0, 0, slots[:, None], slots[None, :]), dense_mask(reach)[0, 0])

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_job.packing.collator import to_tensors
-from falcon_job.packing.layout import lay_out, pack_trees
 from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import PackForm, supervised_tokens
 from tests.packing.test_layout import CAPACITY, TREES
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
@@ -38,8 +37,8 @@ def separate_loss(model, trees):
 
 
 def packed_loss(model, trees, capacity):
-    packs = [to_tensors(lay_out(pack)) for pack in pack_trees(trees, capacity)]
-    losses = [answer_loss(model, pack) for pack in packs if (pack["labels"] >= 0).any()]
+    packs = PackForm.dense(capacity).make_packs(trees)
+    losses = [answer_loss(model, pack) for pack in packs if supervised_tokens(pack)]
     return torch.stack(losses).sum()
 
 
@@ -89,7 +88,7 @@ def test_without_the_mask_the_same_comparison_fails(build):
 
     model = with_lora(build(), torch.float64).eval()
     trees = [Tree([1, 2, 3], (Branch([4], [5]), Branch([6], [7])))]
-    pack = to_tensors(lay_out(trees))
+    (pack,) = PackForm.dense(64).make_packs(trees)
     del pack["attention_mask"]
 
     assert answer_loss(model, pack).item() != pytest.approx(separate_loss(model, trees).item(), rel=1e-4)

@@ -3,9 +3,11 @@ import torch
 
 from falcon_job.errors import JobError
 from falcon_job.packing import Branch, Tree
+from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
+FORM = PackForm.dense(256)
 TREES = [
     Tree([1, 2, 3, 4 + i], (Branch([5, 6], [7, 0]), Branch([8], [9, 0]), Branch([10, 11, 12], [13, 14, 0])))
     for i in range(5)
@@ -14,7 +16,7 @@ TREES = [
 
 @pytest.mark.parametrize("build", [falcon_7b_type, falcon_40b_type, llama_type])
 def test_a_model_that_obeys_the_mask_passes_far_inside_the_tolerance(build):
-    difference = check_packing(with_lora(build()), TREES, "fp32")
+    difference = check_packing(with_lora(build()), TREES, "fp32", FORM)
 
     assert max(difference.loss, difference.gradients) < 1e-5
 
@@ -25,7 +27,7 @@ def test_a_fresh_adapter_whose_b_is_zero_is_checked_through_its_gradients_all_th
         if "lora_B" in name:
             torch.nn.init.zeros_(parameter)
 
-    assert check_packing(model, TREES, "fp32").gradients < 1e-5
+    assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -34,12 +36,12 @@ def test_eager_attention_which_adds_a_bool_mask_as_numbers_is_stopped(precision)
     model = with_lora(falcon_7b_type(attn_implementation="eager"))
 
     with pytest.raises(JobError, match=r"packed and separate sequences differ .* ignores the mask"):
-        check_packing(model, TREES, precision)
+        check_packing(model, TREES, precision, FORM)
 
 
 def test_rounding_of_bf16_stays_inside_its_tolerance_and_a_leak_outside():
-    obeying = compare(with_lora(falcon_7b_type(), torch.bfloat16), sample(TREES))
-    leaking = compare(with_lora(falcon_7b_type(attn_implementation="eager"), torch.bfloat16), sample(TREES))
+    obeying = compare(with_lora(falcon_7b_type(), torch.bfloat16), sample(TREES), FORM)
+    leaking = compare(with_lora(falcon_7b_type(attn_implementation="eager"), torch.bfloat16), sample(TREES), FORM)
 
     assert max(obeying.loss, obeying.gradients) < TOLERANCES["bf16"] / 2
     assert max(leaking.loss, leaking.gradients) > 2 * TOLERANCES["bf16"]
@@ -51,13 +53,13 @@ def test_a_loss_that_is_no_number_does_not_pass():
         next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
 
     with pytest.raises(JobError, match="differ"):
-        check_packing(model, TREES, "fp32")
+        check_packing(model, TREES, "fp32", FORM)
 
 
 def test_dropout_is_off_meanwhile_and_mode_gradients_and_random_state_are_as_before():
     model = with_lora(falcon_7b_type(), dropout=0.5).train()
     state = torch.get_rng_state()
-    check_packing(model, TREES, "fp32")
+    check_packing(model, TREES, "fp32", FORM)
 
     assert model.training
     assert all(p.grad is None for p in model.parameters())

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.qa.store import EncodedPassage, EncodedQuestion, Split, write_split
+from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset, plan_steps
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
@@ -46,31 +47,34 @@ def asked(dataset):
 
 
 def test_pack_size_changes_neither_steps_nor_their_questions(split):
-    plans = [asked(StepDataset(split, 8, capacity, seed=3)) for capacity in (16, 64, 4096)]
+    plans = [asked(StepDataset(split, 8, PackForm.dense(capacity), seed=3)) for capacity in (16, 64, 4096)]
 
     assert plans[0] == plans[1] == plans[2]
 
 
 def test_each_epoch_has_its_own_order_and_the_seed_repeats_it(split):
-    dataset, again = StepDataset(split, 8, 64, seed=3), StepDataset(split, 8, 64, seed=3)
+    dataset, again = (
+        StepDataset(split, 8, PackForm.dense(64), seed=3),
+        StepDataset(split, 8, PackForm.dense(64), seed=3),
+    )
     first = asked(dataset)
     dataset.set_epoch(1)
     again.set_epoch(1)
 
     assert asked(dataset) != first
     assert asked(dataset) == asked(again)
-    assert asked(StepDataset(split, 8, 64, seed=4)) != first
+    assert asked(StepDataset(split, 8, PackForm.dense(64), seed=4)) != first
 
 
 def test_without_a_seed_the_order_is_that_of_the_file(split):
-    dataset = StepDataset(split, 5, 64, seed=None)
+    dataset = StepDataset(split, 5, PackForm.dense(64), seed=None)
     dataset.set_epoch(1)
 
     assert [step[0][0] for step in asked(dataset)] == list(range(7))
 
 
 def test_a_step_counts_what_it_holds(split):
-    step = StepDataset(split, 8, 12, seed=None)[0]
+    step = StepDataset(split, 8, PackForm.dense(12), seed=None)[0]
 
     assert step["questions"] == 8
     assert step["supervised_tokens"] == 16

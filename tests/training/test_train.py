@@ -16,8 +16,9 @@ from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import machine
 from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
-from falcon_job.stages.train import train
+from falcon_job.stages.train import AUTO_TOKENS_PER_PACK, train
 from falcon_job.training.callbacks import RunningLoss
+from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer
 from tests.training.conftest import write_params
@@ -53,10 +54,10 @@ def tokens_per_pack(monkeypatch):
 
 
 def test_training_lowers_the_loss_and_leaves_adapter_history_and_report(workspace):
-    history = run(workspace, train={"epochs": 8, "learning_rate": 0.05})
+    history = run(workspace, train={"epochs": 8, "learning_rate": 0.02})
     report = json.loads((workspace.reports / "train.json").read_text(encoding="utf-8"))
 
-    assert losses(history)[-1] < 0.9 * losses(history)[0]
+    assert sum(losses(history)[-8:]) / 8 < 0.9 * losses(history)[0]
     assert {file.name for file in workspace.adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert report["loss"] == losses(history)[-1]
     assert report["validation_loss"] == losses(history, "validation_loss")[-1]
@@ -91,12 +92,11 @@ def test_the_loss_of_a_step_weighs_every_answer_token_alike_as_one_batch_of_sepa
     """The oracle is the model's own mean loss over all answer tokens of the step."""
     from falcon_job.model.adapter import add_adapter
     from falcon_job.model.loading import load_base
-    from falcon_job.training.steps import StepDataset
 
     params = load_params(workspace.params)
     first = losses(run(workspace))[0]
     model = add_adapter(load_base(workspace.path("base"), "fp32", torch.device("cpu")), params.lora, params.train.seed)
-    steps = StepDataset(Split(workspace.dataset / "train.arrow"), 6, 512, params.train.seed)
+    steps = StepDataset(Split(workspace.dataset / "train.arrow"), 6, PackForm.dense(512), params.train.seed)
     token_losses = []
     for tree in steps.trees(0):
         for branch in tree.branches:
@@ -290,14 +290,14 @@ def test_a_resumed_run_keeps_the_pack_size_that_auto_chose(workspace, monkeypatc
     original = PackedTrainer.__init__
 
     def init(self, *args, **kwargs):
-        sizes.append(kwargs["train_dataset"]._tokens_per_pack)
+        sizes.append(kwargs["train_dataset"]._form.capacity)
         original(self, *args, **kwargs)
 
     monkeypatch.setattr(PackedTrainer, "__init__", init)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(PackedTrainer, "_finalize_training", _interrupt)
         run(workspace)
-    monkeypatch.setattr("falcon_job.stages.train.AUTO_TOKENS_PER_PACK", 4096)  # as on another machine
+    monkeypatch.setitem(AUTO_TOKENS_PER_PACK, "sdpa", 4096)  # as on another machine
     run(workspace)
 
     assert sizes == [2048, 2048]

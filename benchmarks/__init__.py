@@ -1,0 +1,1 @@
+"""What measures the job; not part of it."""

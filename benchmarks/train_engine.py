@@ -1,0 +1,243 @@
+"""How fast the training engine is, and where its time goes: the shipped Trainer path on real questions.
+
+    python -m benchmarks.train_engine MODEL SPLIT [--precision bf16] [--questions 256 ...] [--steps 12]
+
+MODEL is a folder as `falcon-job fetch` pins it, or the word falcon-7b: random weights are then made in it. SPLIT is an
+encoded split (build/dataset/train.arrow). One JSON line a setting; times are taken between two synchronizations, after
+every step has been taken once, which compiles. `bare` is the same packs without the Trainer: forward, backward,
+clipping, optimizer.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from transformers import TrainerCallback
+
+from falcon_job.machine import machine
+from falcon_job.model.adapter import add_adapter
+from falcon_job.model.attention import choose_kernel
+from falcon_job.model.layers import prepare_layers
+from falcon_job.model.loading import choose_device, load_base, load_config
+from falcon_job.params import Params, load_params
+from falcon_job.qa.store import Split
+from falcon_job.stages.train import AUTO_TOKENS_PER_PACK
+from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import PackForm, slots
+from falcon_job.training.self_check import check_packing
+from falcon_job.training.steps import StepDataset
+from falcon_job.training.trainer import PackedTrainer, build_trainer
+
+ROOT = Path(__file__).parents[1]
+WARM_UP = 3
+TOP = 14
+"""Kernels that a profile names."""
+
+
+class Clock(TrainerCallback):
+    """Times the steps after the first."""
+
+    def __init__(self, trainer: PackedTrainer, warm_up: int) -> None:
+        self.trainer = trainer
+        self.warm_up = warm_up
+        self.seconds = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start after the warm-up, stop after the last step."""
+        if state.global_step == self.warm_up:
+            _synchronize()
+            self.trainer.speed = type(self.trainer.speed)()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            self.started = time.perf_counter()
+        if state.global_step == state.max_steps:
+            _synchronize()
+            self.seconds = time.perf_counter() - self.started
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Repeated(torch.utils.data.Dataset[Any]):
+    """The first steps of a plan, over and over."""
+
+    def __init__(self, plan: StepDataset, steps: int) -> None:
+        self.whole = max(1, len(plan) - 1)  # the last step of an epoch may be smaller
+        self.warm_up = max(WARM_UP, self.whole)
+        self.items = [plan[i % self.whole] for i in range(self.warm_up + steps)]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, step: int) -> Any:
+        return self.items[step]
+
+
+def make_random_falcon_7b(folder: Path) -> None:
+    """Write Falcon-7B's shape with random bf16 weights."""
+    from transformers import FalconConfig, FalconForCausalLM
+
+    config = FalconConfig(alibi=False, bos_token_id=11, eos_token_id=11)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.set_default_dtype(torch.bfloat16)
+        model = FalconForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+
+
+def measure(trainer: PackedTrainer) -> dict[str, float]:
+    """Train and return the speed after the warm-up."""
+    clock = Clock(trainer, trainer.train_dataset.warm_up)  # type: ignore[union-attr]
+    trainer.add_callback(clock)
+    trainer.train()
+    report = trainer.speed.report(clock.seconds)
+    return {**report, "steps": trainer.state.max_steps - clock.warm_up}
+
+
+def _model(trainer: PackedTrainer) -> torch.nn.Module:
+    assert isinstance(trainer.model, torch.nn.Module)
+    return trainer.model
+
+
+def bare(trainer: PackedTrainer) -> float:
+    """Return the questions a second of the same steps without the Trainer."""
+    model, optimizer = _model(trainer), trainer.optimizer
+    assert optimizer, "the Trainer has made it"
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    warm_up = trainer.train_dataset.warm_up  # type: ignore[union-attr]
+    questions = 0
+    model.train()
+    for number, step in enumerate(trainer.train_dataset):  # type: ignore[arg-type]
+        if number == warm_up:
+            _synchronize()
+            started = time.perf_counter()
+        for pack in step["packs"]:
+            moved = {name: tensor.to(trainer.args.device, non_blocking=True) for name, tensor in pack.items()}
+            (answer_loss(model, moved) / step["supervised_tokens"]).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        questions += step["questions"] if number >= warm_up else 0
+    _synchronize()
+    return questions / (time.perf_counter() - started)
+
+
+def profile(trainer: PackedTrainer) -> dict[str, Any]:
+    """Return milliseconds of a step by kind of kernel, and between kernels."""
+    step = trainer.train_dataset[0]  # type: ignore[index]
+    model = _model(trainer)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        for pack in step["packs"]:
+            moved = {name: tensor.to(trainer.args.device, non_blocking=True) for name, tensor in pack.items()}
+            (answer_loss(model, moved) / step["supervised_tokens"]).backward()
+        _synchronize()
+    kernels = [e for e in seen.events() if e.device_type.name == "CUDA"]
+    kinds: dict[str, float] = {}
+    names: dict[str, float] = {}
+    for event in kernels:
+        milliseconds = event.time_range.elapsed_us() / 1e3
+        kinds[_kind(event.name)] = kinds.get(_kind(event.name), 0.0) + milliseconds
+        names[event.name] = names.get(event.name, 0.0) + milliseconds
+    span = (max(e.time_range.end for e in kernels) - min(e.time_range.start for e in kernels)) / 1e3
+    top = sorted(names.items(), key=lambda item: -item[1])[:TOP]
+    return {
+        **{kind: round(value, 1) for kind, value in sorted(kinds.items())},
+        "gaps": round(span - sum(kinds.values()), 1),
+        "span": round(span, 1),
+        "top": {name[:70]: round(value, 1) for name, value in top},
+    }
+
+
+def _kind(kernel: str) -> str:
+    name = kernel.lower()
+    if "flex" in name:
+        return "attention"
+    if any(part in name for part in ("gemm", "nvjet", "cutlass", "cublas", "splitk")):
+        return "matmul"
+    if "triton" in name:
+        return "fused"
+    return "other"
+
+
+def settings(folder: Path, precision: str, questions: int) -> Params:
+    """Return the demo's params with LoRA as the real recipe has it."""
+    params = load_params(ROOT / "presets" / "demo.yaml")
+    train = params.train.model_copy(
+        update={"questions_per_step": questions, "epochs": 1, "logging_steps": 5, "optimizer": "adamw_torch_fused"}
+    )
+    lora = params.lora.model_copy(update={"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]})
+    model = params.model.model_copy(update={"source": str(folder), "precision": precision})
+    return params.model_copy(update={"train": train, "lora": lora, "model": model})
+
+
+def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], steps: int) -> Iterator[dict[str, Any]]:
+    """Yield the result of each number of questions a step."""
+    device = choose_device()
+    kernel = choose_kernel(device, load_config(folder))
+    wanted = machine().tokens_per_pack
+    capacity = AUTO_TOKENS_PER_PACK[kernel] if wanted == "auto" else wanted
+    form = PackForm.sparse(capacity) if kernel == "flex" else PackForm.dense(capacity)
+    params = settings(folder, precision, questions[0])
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    model = add_adapter(load_base(folder, params.model.precision, device), params.lora, seed=0)
+    loaded = time.perf_counter() - started
+    loading_gb = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    prepare_layers(model.get_base_model())
+    data = Split(split)
+    started = time.perf_counter()
+    difference = check_packing(model, StepDataset(data, 64, form, 0).trees(0), params.model.precision, form)
+    yield {
+        "precision": precision,
+        "load_seconds": round(loaded, 1),
+        "load_peak_gb": round(loading_gb, 2),
+        "self_check_seconds": round(time.perf_counter() - started, 1),
+        "self_check": str(difference),
+    }
+    for count in questions:
+        params = settings(folder, precision, count)
+        plan = StepDataset(data, count, form, 0)
+        repeated = Repeated(plan, steps)
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = build_trainer(model, params, repeated, None, Path(scratch))  # type: ignore[arg-type]
+            trainer.args.save_strategy = "no"
+            result = measure(trainer)
+        whole = range(repeated.whole)
+        packs = [pack for step in whole for pack in plan[step]["packs"]]
+        filled = sum(len(tree) for step in whole for tree in plan.trees(step))
+        yield {
+            "precision": precision,
+            "questions_per_step": count,
+            **result,
+            "fill": round(filled / sum(map(slots, packs)), 3),
+            "lengths": sorted({slots(pack) for pack in packs}),
+            "bare_questions_per_second": round(bare(trainer), 1),
+            **({"profile": profile(trainer)} if count == 256 and torch.cuda.is_available() else {}),
+        }
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("split", type=click.Path(exists=True, path_type=Path))
+@click.option("--precision", default="bf16")
+@click.option("--questions", type=int, multiple=True, default=(256,))
+@click.option("--steps", default=12)
+def main(folder: Path, split: Path, precision: str, questions: tuple[int, ...], steps: int) -> None:
+    """Print one JSON line a setting."""
+    if folder.name == "falcon-7b" and not folder.exists():
+        make_random_falcon_7b(folder)
+    for result in run(folder, split, precision, questions, steps):
+        print("RESULT", json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

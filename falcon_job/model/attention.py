@@ -1,0 +1,117 @@
+"""Attention over packs: one function for every model family, on a fused kernel for either form of the mask.
+
+Registered with transformers as the implementation "prefix_tree", which models on its attention interface (Llama, Qwen,
+Falcon3, SmolLM2, ...) take by name. Falcon's attention classes know no such interface: `model.compat` adds one.
+What is passed as `attention_mask` decides: a BlockMask runs FlexAttention, a dense mask or none runs sdpa.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex_attention
+from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from falcon_job.errors import MachineError
+from falcon_job.machine import machine
+
+IMPLEMENTATION = "prefix_tree"
+Kernel = Literal["flex", "sdpa"]
+SMALLEST_HEAD = 16
+"""Dimensions that FlexAttention's kernels need at least."""
+
+KERNEL_OPTIONS = {
+    "fwd_BLOCK_M": 64,
+    "fwd_BLOCK_N": 64,
+    "fwd_num_warps": 4,
+    "fwd_num_stages": 2,
+    "bwd_BLOCK_M1": 32,
+    "bwd_BLOCK_N1": 64,
+    "bwd_BLOCK_M2": 64,
+    "bwd_BLOCK_N2": 32,
+    "bwd_num_warps": 4,
+    "bwd_num_stages": 2,
+}
+"""Tiles for the short rows of a pack's mask; FlexAttention's own are for long dense ones (benchmarks/attention.py)."""
+
+_flex_attention = torch.compile(flex_attention, dynamic=False)
+
+
+def choose_implementation(config: PretrainedConfig) -> str:
+    """Return the attention to load a model with: ours for Falcon and models on transformers' interface, else sdpa."""
+    model: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    return IMPLEMENTATION if config.model_type == "falcon" or model._supports_attention_backend else "sdpa"
+
+
+def choose_kernel(device: torch.device, config: PretrainedConfig) -> Kernel:
+    """Return the attention kernel for training a model on `device`.
+
+    Raises:
+        MachineError: FlexAttention is asked for where it cannot train.
+    """
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    served = choose_implementation(config) == IMPLEMENTATION and head >= SMALLEST_HEAD
+    usable = served and device.type == "cuda" and find_spec("triton") is not None
+    wanted = machine().attention
+    if wanted == "flex" and not usable:
+        raise MachineError(
+            "FALCON_JOB_ATTENTION=flex needs a GPU, Triton, and a model on transformers' attention interface whose "
+            f"heads have at least {SMALLEST_HEAD} dimensions: unset it, or set it to sdpa"
+        )
+    return "flex" if usable and wanted != "sdpa" else "sdpa"
+
+
+def prefix_tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend by a fused kernel.
+
+    Args:
+        module: the layer; not used.
+        query: [B, H, L, D].
+        key: [B, G, S, D], G a divisor of H: each is for H / G query heads side by side.
+        value: as key.
+        attention_mask: a BlockMask; or bool [B, 1, L, S]; or None for a causal sequence.
+        scaling: factor of the scores; None: 1 / sqrt(D).
+
+    Returns:
+        [B, L, H, D], and None in place of the scores.
+    """
+    # Kernels are fused for as many key heads as query heads; expanded ones are views.
+    key, value = _expand(key, query.shape[1]), _expand(value, query.shape[1])
+    if isinstance(attention_mask, BlockMask):
+        output = _flex_attention(
+            query,
+            key,
+            value,
+            block_mask=attention_mask,
+            scale=scaling,
+            kernel_options=cast("FlexKernelOptions", KERNEL_OPTIONS),
+        )
+    else:
+        causal = attention_mask is None and query.shape[2] > 1
+        output = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
+        )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _expand(heads: Tensor, number: int) -> Tensor:
+    """Return [B, G, S, D] as [B, number, S, D], each head repeated."""
+    batch, groups, length, size = heads.shape
+    if groups == number:
+        return heads
+    return heads[:, :, None].expand(batch, groups, number // groups, length, size).reshape(batch, number, length, size)
+
+
+AttentionInterface.register(IMPLEMENTATION, prefix_tree_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

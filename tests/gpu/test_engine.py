@@ -1,0 +1,128 @@
+"""The training engine on a GPU: FlexAttention against dense attention, packs against separate sequences, no waiting.
+
+Tolerances are relative 2-norms: of float32 without tf32, and of bfloat16, whose rounding is 2^-9.
+"""
+
+import random
+
+import pytest
+import torch
+from torch.nn import functional
+
+from falcon_job.model.attention import prefix_tree_attention
+from falcon_job.model.layers import prepare_layers
+from falcon_job.packing import Branch, Tree, dense_mask, lay_out
+from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import PackForm, attention_mask, slots
+from falcon_job.training.self_check import compare
+from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type, with_lora
+
+CUDA = "cuda"
+BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+def made_trees(count: int, seed: int = 0) -> list[Tree]:
+    draw = random.Random(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return [draw.randrange(2, VOCABULARY) for _ in range(draw.randint(low, high))]
+
+    return [
+        Tree(
+            tokens(60, 200),
+            tuple(Branch([7, 8, *tokens(5, 12)], [*tokens(1, 5), 1]) for _ in range(draw.randint(1, 9))),
+        )
+        for _ in range(count)
+    ]
+
+
+def on_gpu(form, trees):
+    return [{name: tensor.to(CUDA) for name, tensor in pack.items()} for pack in form.make_packs(trees)]
+
+
+def relative(value, reference):
+    return float((value.float() - reference).norm() / reference.norm())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, groups):
+    layout = lay_out(made_trees(6))
+    pack = {name: tensor.to(CUDA) for name, tensor in PackForm.sparse(2048).make_pack(layout).items()}
+    length = slots(pack)
+    torch.manual_seed(0)
+    shapes = [(1, heads, length, 64) for heads in (8, groups, groups)]
+    q, k, v = (torch.randn(*shape, device=CUDA, dtype=dtype, requires_grad=True) for shape in shapes)
+    wide = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    gradient = torch.randn(1, length, 8, 64, device=CUDA, dtype=dtype)
+
+    output, _ = prefix_tree_attention(torch.nn.Identity(), q, k, v, attention_mask(pack))
+    output.backward(gradient)
+    expected = functional.scaled_dot_product_attention(
+        *wide, attn_mask=dense_mask(pack["reach"]), enable_gqa=True
+    ).transpose(1, 2)
+    expected.backward(gradient.float())
+
+    assert relative(output, expected) < TOLERANCES[dtype]
+    for ours, reference in zip((q, k, v), wide, strict=True):
+        assert relative(ours.grad, reference.grad) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("build", BUILDS)
+def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, dtype):
+    model = with_lora(build(hidden_size=128), dtype).to(CUDA)
+    prepare_layers(model.get_base_model())
+    difference = compare(model, made_trees(3), PackForm.sparse(1024))
+
+    assert max(difference.loss, difference.gradients) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_packs_equal_dense_packs_of_the_uncompiled_model_in_float32(build):
+    model = with_lora(build(hidden_size=128)).to(CUDA)
+    trees = made_trees(4)
+
+    def gradients(form):
+        model.zero_grad()
+        loss = sum(answer_loss(model, pack) for pack in on_gpu(form, trees))
+        loss.backward()
+        return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.requires_grad)])
+
+    dense = gradients(PackForm.dense(4096))
+    prepare_layers(model.get_base_model())
+
+    assert relative(gradients(PackForm.sparse(4096)), dense) < TOLERANCES[torch.float32]
+
+
+def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
+    model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
+    prepare_layers(model.get_base_model())
+    packs = on_gpu(PackForm.sparse(1024), made_trees(8))
+    for pack in packs:  # compiles
+        answer_loss(model, pack).backward()
+
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for pack in packs:
+            answer_loss(model, pack).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_length_seen_before_compiles_nothing_anew():
+    model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
+    prepare_layers(model.get_base_model())
+    form = PackForm.sparse(1024)
+
+    def train(seed):
+        for pack in on_gpu(form, made_trees(9, seed)):
+            answer_loss(model, pack).backward()
+
+    for seed in range(6):
+        train(seed)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for seed in range(6):
+            train(seed)

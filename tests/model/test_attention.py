@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import GPTJConfig
+
+from falcon_job.errors import MachineError
+from falcon_job.model.attention import IMPLEMENTATION, choose_kernel, prefix_tree_attention
+from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
+
+BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def both(build):
+    """The same weights under our attention and under transformers' own."""
+    ours, theirs = build().eval(), build(attn_implementation="sdpa").eval()
+    assert (ours.config._attn_implementation, theirs.config._attn_implementation) == (IMPLEMENTATION, "sdpa")
+    return ours, theirs
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_logits_are_those_of_transformers_own_attention(build, padded):
+    ours, theirs = both(build)
+    ids = torch.randint(VOCABULARY, (2, 17), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 1 - int(padded)
+    with torch.no_grad():
+        difference = ours(ids, attention_mask=mask).logits - theirs(ids, attention_mask=mask).logits
+
+    assert difference[mask.bool()].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_generation_with_a_cache_gives_the_same_tokens(build):
+    ours, theirs = both(build)
+    ids = torch.randint(VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    settings = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+
+    assert torch.equal(ours.generate(ids, **settings), theirs.generate(ids, **settings))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_each_key_head_serves_the_query_heads_beside_each_other(groups):
+    draw = torch.Generator().manual_seed(2)
+    query = torch.randn(2, 4, 7, 8, generator=draw)
+    key, value = torch.randn(2, 2, groups, 7, 8, generator=draw)
+    output, scores = prefix_tree_attention(torch.nn.Identity(), query, key, value, None)
+    causal = torch.ones(7, 7, dtype=torch.bool).tril()
+    for head in range(4):
+        group = head * groups // 4
+        weights = (query[:, head] @ key[:, group].mT / 8**0.5).masked_fill(~causal, -torch.inf).softmax(-1)
+        assert torch.allclose(output[:, :, head], weights @ value[:, group], atol=1e-6)
+    assert scores is None
+
+
+def test_a_fused_kernel_serves_falcons_one_key_head_where_transformers_falls_back_to_the_slow_one():
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    ours, theirs = both(falcon_7b_type)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        ours(ids)
+        with pytest.raises(RuntimeError, match="No available kernel"):
+            theirs(ids)
+
+
+WIDE = {"hidden_size": 64}
+
+
+def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(set_machine, monkeypatch):
+    config = falcon_7b_type(**WIDE).config
+    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: name == "triton")
+    assert choose_kernel(CUDA, config) == "flex"
+    assert choose_kernel(CUDA, llama_type(**WIDE).config) == "flex"
+    assert choose_kernel(CUDA, GPTJConfig(n_embd=64, n_head=4)) == "sdpa"
+    assert choose_kernel(CUDA, falcon_7b_type().config) == "sdpa", "its heads are too small"
+    assert choose_kernel(CPU, config) == "sdpa"
+    set_machine(attention="sdpa")
+    assert choose_kernel(CUDA, config) == "sdpa"
+    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: None)
+    set_machine(attention="auto")
+    assert choose_kernel(CUDA, config) == "sdpa"
+
+
+def test_flex_on_a_cpu_is_refused(set_machine):
+    set_machine(attention="flex")
+    with pytest.raises(MachineError, match="FALCON_JOB_ATTENTION=flex needs a GPU"):
+        choose_kernel(CPU, falcon_7b_type(**WIDE).config)
