@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Clock(TrainerCallback):
         """Start after the warm-up, stop after the last step."""
         if state.global_step == self.warm_up:
             _synchronize()
-            self.trainer.speed = type(self.trainer.speed)()
+            self.before = replace(self.trainer.speed)
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             self.started = time.perf_counter()
@@ -98,7 +99,7 @@ def measure(trainer: PackedTrainer) -> dict[str, float]:
     clock = Clock(trainer, trainer.train_dataset.warm_up)  # type: ignore[union-attr]
     trainer.add_callback(clock)
     trainer.train()
-    report = trainer.speed.report(clock.seconds)
+    report = trainer.speed.since(clock.before).report(clock.seconds)
     return {**report, "steps": trainer.state.max_steps - clock.warm_up}
 
 

@@ -23,6 +23,7 @@ from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
+# what each precision computes in; nf4 on GPUs without bf16 in fp16
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -43,6 +44,24 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type that a model of this precision computes in on a device.
+
+    Raises:
+        MachineError: the device cannot.
+    """
+    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and lacks_bf16:
+        raise MachineError(
+            "model.precision bf16 needs a GPU of compute capability 8.0 or more: use fp16 or nf4 on this one"
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise MachineError(
+            "model.precision fp16 needs a GPU (its gradients are scaled there): use bf16 or fp32 on a CPU"
+        )
+    return torch.float16 if precision == "nf4" and lacks_bf16 else DTYPES[precision]
+
+
 def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
     """Load a causal language model from local safetensors, frozen, in evaluation mode, under our attention.
 
@@ -55,10 +74,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         InputError: no causal language model, one that packing cannot serve, or weights that are not whole.
         MachineError: the precision does not run on the device, or the model does not fit it.
     """
-    if precision == "fp16" and device.type == "cpu":
-        raise MachineError(
-            "model.precision fp16 needs a GPU (its gradients are scaled there): use bf16 or fp32 on a CPU"
-        )
+    dtype = compute_dtype(precision, device)
     config = load_config(folder)
     quantized = precision == "nf4"
     model: PreTrainedModel
@@ -67,10 +83,10 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
-                dtype=DTYPES[precision],
+                dtype=dtype,
                 attn_implementation=choose_implementation(config),
                 device_map={"": device} if quantized else None,
-                quantization_config=_nf4() if quantized else None,
+                quantization_config=_nf4(dtype) if quantized else None,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -122,13 +138,13 @@ def load_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _nf4() -> BitsAndBytesConfig:
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return QLoRA's 4-bit format with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES["nf4"],
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

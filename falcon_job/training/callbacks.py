@@ -2,7 +2,10 @@
 
 import logging
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +13,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 from transformers.trainer_callback import ExportableState
 
 from falcon_job.errors import JobError
+from falcon_job.training.speed import Speed, peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +77,27 @@ class Schedule(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """Writes a plain line for each logged step and each validation."""
+    """Writes a plain line for each logged step, with the pace since the one before, and for each validation."""
+
+    def __init__(self, speed: Speed) -> None:
+        self._speed = speed
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self._mark(state)
+
+    def _mark(self, state: TrainerState) -> None:
+        self._counted, self._step, self._time = replace(self._speed), state.global_step, time.perf_counter()
+
+    def _pace(self, state: TrainerState) -> str:
+        done, seconds = self._speed.since(self._counted), time.perf_counter() - self._time
+        steps = max(state.global_step - self._step, 1)
+        left = timedelta(seconds=round((state.max_steps - state.global_step) * seconds / steps))
+        self._mark(state)
+        return (
+            f"{done.questions / seconds:,.0f} questions/s, {done.executed_tokens / seconds:,.0f} tokens/s, "
+            f"{peak_memory() / 1e9:.1f} GB, {left} left"
+        )
 
     def on_log(
         self,
@@ -96,7 +120,8 @@ class ProgressLine(TrainerCallback):
                     f"the loss is {logs['loss']} at step {state.global_step}: lower train.learning_rate, or use "
                     "model.precision bf16 in place of fp16"
                 )
-            logger.info("%s: loss %.4f, learning rate %.3g", where, logs["loss"], logs["learning_rate"])
+            values = f"loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}"
+            logger.info("%s: %s, %s", where, values, self._pace(state))
         elif "eval_loss" in logs:
             logger.info("%s: validation loss %.4f", where, logs["eval_loss"])
 

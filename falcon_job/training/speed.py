@@ -1,7 +1,7 @@
 """What a training run did and how fast, in this process."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -28,6 +28,10 @@ class Speed:
         self.logical_tokens += logical_tokens
         self.executed_tokens += executed_tokens
         self.supervised_tokens += supervised_tokens
+
+    def since(self, earlier: "Speed") -> "Speed":
+        """Return what was counted after `earlier`."""
+        return Speed(*(now - before for now, before in zip(astuple(self), astuple(earlier), strict=True)))
 
     def report(self, seconds: float) -> dict[str, float]:
         """Return the `speed` of train.json for a run of `seconds`."""

@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from falcon_job.errors import InputError
 from falcon_job.machine import machine
+from falcon_job.model.loading import choose_device, compute_dtype
 from falcon_job.params import Params
 from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
 from falcon_job.training.loss import answer_loss
@@ -102,8 +103,9 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=_single,
-        callbacks=[RunningLoss(), Schedule(), ProgressLine()],
+        callbacks=[RunningLoss(), Schedule()],
     )
+    trainer.add_callback(ProgressLine(trainer.speed))
     trainer.remove_callback(PrinterCallback)
     if not arguments.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -131,7 +133,8 @@ def _single(items: list[Batch]) -> Batch:
 def training_arguments(params: Params, steps_per_epoch: int, validate: bool, folder: Path) -> TrainingArguments:
     """Return our params as transformers.TrainingArguments."""
     train = params.train
-    on_gpu = torch.cuda.is_available() and machine().device != "cpu"
+    device = choose_device()
+    on_gpu = device.type == "cuda"
     workers = machine().workers
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -153,7 +156,7 @@ def training_arguments(params: Params, steps_per_epoch: int, validate: bool, fol
         save_total_limit=train.save_total_limit,
         restore_callback_states_from_checkpoint=True,
         report_to=train.report_to or "none",
-        fp16=params.model.precision == "fp16",
+        fp16=compute_dtype(params.model.precision, device) == torch.float16,
         accelerator_config={"non_blocking": on_gpu},
         use_cpu=not on_gpu,
         dataloader_num_workers=(2 if on_gpu else 0) if workers == "auto" else workers,

@@ -9,7 +9,7 @@ from falcon_job.errors import InputError, JobError, MachineError
 from falcon_job.model import loading
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.attention import IMPLEMENTATION
-from falcon_job.model.loading import check_quantized, choose_device, load_base
+from falcon_job.model.loading import check_quantized, choose_device, compute_dtype, load_base
 from tests.inference.finished_run import CPU, make_params, randomize
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type
 
@@ -175,6 +175,26 @@ def test_tied_heads_are_not_missing(folder):
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     model = load_base(folder, "fp32", CPU)
     assert model.lm_head.weight is model.transformer.word_embeddings.weight
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("nf4", torch.float16)]
+)
+def test_a_gpu_without_bf16_computes_4_bit_weights_in_fp16(precision, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert compute_dtype(precision, torch.device("cuda")) == dtype
+
+
+def test_bf16_on_a_gpu_without_it_is_refused_with_what_to_use(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    with pytest.raises(MachineError, match=r"bf16 needs a GPU of compute capability .*: use fp16 or nf4"):
+        load_base(folder, "bf16", torch.device("cuda"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+def test_a_gpu_with_bf16_uses_it(precision, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert compute_dtype(precision, torch.device("cuda")) == torch.bfloat16
 
 
 def test_half_precision_on_a_cpu_is_refused(folder):

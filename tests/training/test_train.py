@@ -2,6 +2,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -409,8 +410,10 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(workspace):
         check=True,
     )
 
-    assert "train: step 1/" in result.stderr
+    pace = r"train: step 1/\d+, epoch [\d.]+: loss [\d.]+, learning rate \S+, [\d,]+ questions/s, [\d,]+ tokens/s, "
+    assert re.search(pace + r"0\.\d GB, 0:00:\d\d left", result.stderr)
     assert "self-check: packed equals separate" in result.stderr
+    assert "attention: sdpa, in packs of at most 2048 tokens" in result.stderr
     assert "it/s" not in result.stderr
     assert "\r" not in result.stderr
     logs = list((workspace.scratch / "logs").glob("*-train.log"))
