@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from falcon_job.model.layers import decoder_layers, prepare_layers, wants_compilation
+from falcon_job.packing import Branch, Tree
+from falcon_job.training.loss import answer_loss
+from falcon_job.training.packs import PackForm
+from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
+
+BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TREES = [Tree([1, 2, 3, 4], (Branch([5, 6], [7, 0]), Branch([8], [9, 0])))]
+
+
+def gradients(model):
+    (pack,) = PackForm.dense(64).make_packs(TREES)
+    model.train()
+    answer_loss(model, pack).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_decoder_layers_are_found_under_an_adapter_too(build):
+    model = with_lora(build(num_hidden_layers=3)).get_base_model()
+
+    assert len(decoder_layers(model)) == 3
+    assert all("Decoder" in type(layer).__name__ for layer in decoder_layers(model))
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_activation_checkpointing_keeps_nothing_of_a_layer_and_changes_no_gradient(build, set_machine):
+    expected = gradients(with_lora(build()))
+    set_machine(activation_checkpointing="on")
+    model = with_lora(build())
+    prepare_layers(model.get_base_model())
+    runs = []
+    for layer in decoder_layers(model.get_base_model()):
+        next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
+
+    assert torch.equal(gradients(model), expected)
+    assert len(runs) == 2 * 2, "each of two layers is computed twice"
+
+
+def test_layers_are_compiled_on_a_gpu_with_triton_unless_asked_otherwise(set_machine, monkeypatch):
+    monkeypatch.setattr("falcon_job.model.layers.find_spec", lambda name: name == "triton")
+    assert wants_compilation(CUDA)
+    assert not wants_compilation(CPU)
+    set_machine(compile="on")
+    assert wants_compilation(CPU)
+    set_machine(compile="off")
+    assert not wants_compilation(CUDA)
+    set_machine(compile="auto")
+    monkeypatch.setattr("falcon_job.model.layers.find_spec", lambda name: None)
+    assert not wants_compilation(CUDA)
