@@ -26,8 +26,8 @@ class Machine(BaseSettings):
     """Kernel of attention in training: FlexAttention, block-sparse, or sdpa with a dense mask; auto: flex on a GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether layers are compiled for training; auto: on a GPU."""
-    activation_checkpointing: Literal["on", "off"] = "off"
-    """Whether a layer's activations are computed again in the backward pass: least memory, about a third slower."""
+    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: not."""
     workers: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
 
