@@ -78,7 +78,7 @@ lint: env ## Check style, types and import rules
 ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
 MADE_FROM = { cat Dockerfile tools/falcon-job.sh requirements.lock; echo "$(BASE_IMAGE) $(TORCH_INDEX)"; }
 IMAGE ?= falcon-job:$(shell $(MADE_FROM) | git hash-object --stdin | cut -c1-12)
-GPUS ?= $(or $(CUDA_VISIBLE_DEVICES),all)
+GPUS ?= $(if $(filter undefined,$(origin CUDA_VISIBLE_DEVICES)),all,$(or $(CUDA_VISIBLE_DEVICES),none))
 BUILD = DOCKER_BUILDKIT=1 $(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
 	$(if $(TORCH_INDEX),--build-arg TORCH_INDEX="$(TORCH_INDEX)") $(BUILD_ARGS)
 # exec: make signals the shell that it starts, and the engine must get that signal

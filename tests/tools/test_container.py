@@ -136,3 +136,11 @@ def test_an_image_that_is_not_there_is_built_first(tmp_path):
     done = subprocess.run([tmp_path / "tools" / "container.sh"], env=env, capture_output=True, text=True)
     assert done.stderr.splitlines() == [f"making image by {engine}"]
     assert done.stdout == "runs\n"
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [(None, "all"), ("", "none"), ("1,3", "1,3")])
+def test_make_takes_the_gpus_that_a_scheduler_left_visible(visible, gpus):
+    env = {"PATH": os.environ["PATH"]} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    command = ["make", "--dry-run", "container-train", "ENGINE=docker"]
+    said = subprocess.run(command, cwd=SCRIPT.parents[1], env=env, capture_output=True, text=True, check=True).stdout
+    assert f'GPUS="{gpus}"' in said
