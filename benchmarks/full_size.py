@@ -1,0 +1,143 @@
+"""What each stage of a preset costs at full size: wall time, peak GPU and host memory, size of its outputs.
+
+    python -m benchmarks.full_size PRESET MODEL SQUAD WORK [--cap-gb 7]
+
+Runs the stages by their own commands, without DVC, in WORK: a copy of the code with PRESET's params, MODEL (a folder of
+safetensors with a tokenizer) in place of the preset's, and SQUAD's train.json and dev.json in place of its data. GPU
+memory is what the device has in use, seen every tenth of a second, less what was in use before. `--cap-gb` limits what
+torch may take in each process, as a smaller card would. One JSON line a stage.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from ruamel.yaml import YAML
+
+from falcon_job.cli import STAGES
+
+ROOT = Path(__file__).parents[1]
+CODE = ("falcon_job", "presets", "dvc.yaml")
+POLL_SECONDS = 0.1
+OUTPUTS = {
+    "fetch": ("build/raw", "build/base.json"),
+    "preprocess": ("build/dataset",),
+    "train": ("build/adapter",),
+    "baseline": ("build/baseline",),
+    "evaluate": ("build/predictions.json", "build/forced.json", "build/na_prob.json", "build/samples.json"),
+    "export": ("build/export", "dist"),
+}
+CAP = "FULL_SIZE_CAP_BYTES"
+CAPPED_STAGE = f"""
+import os, runpy, sys, torch
+free, total = torch.cuda.mem_get_info()
+torch.cuda.set_per_process_memory_fraction(int(os.environ["{CAP}"]) / total)
+sys.argv[0] = "falcon_job"
+runpy.run_module("falcon_job", run_name="__main__", alter_sys=True)
+"""
+
+
+def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
+    """Lay out a workspace that runs `preset` on a local model and local questions."""
+    work.mkdir(parents=True)
+    for name in CODE:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, work / name)
+    (work / "data").mkdir()
+    for name in ("train.json", "dev.json"):
+        shutil.copy(squad / name, work / "data" / name)
+    yaml = YAML()
+    params = yaml.load((ROOT / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    params["model"].update(source=str(model.resolve()), revision=None)
+    params["dataset"].update(train="data/train.json", dev="data/dev.json", train_sha256=None, dev_sha256=None)
+    with (work / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+class Watch(threading.Thread):
+    """Notes the most GPU memory in use while it runs, beyond what was in use at its start."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before = _gpu_in_use()
+        self.peak = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while not self._ended.wait(POLL_SECONDS):
+            self.peak = max(self.peak, _gpu_in_use() - self.before)
+
+    def end(self) -> int:
+        """Return the peak, in bytes."""
+        self._ended.set()
+        self.join()
+        return self.peak
+
+
+def _gpu_in_use() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
+    """Run a stage and return what it cost.
+
+    Raises:
+        SystemExit: it failed; its output is printed.
+    """
+    command = [sys.executable, "-c", CAPPED_STAGE, stage] if cap_bytes else [sys.executable, "-m", "falcon_job", stage]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
+    watch = Watch()
+    watch.start()
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=work, env=env | {CAP: str(cap_bytes or 0)}, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    peak = watch.end()
+    if done.returncode:
+        raise SystemExit(f"{stage} exited with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}")
+    files = [file for name in OUTPUTS[stage] for file in _files(work / name)]
+    return {
+        "stage": stage,
+        "seconds": round(seconds, 1),
+        "gpu_peak_gb": round(peak / 1e9, 2),
+        # of the largest process so far: stages run one after the other
+        "host_peak_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 2),
+        "outputs_mb": round(sum(file.stat().st_size for file in files) / 1e6, 2),
+        "last_line": done.stderr.strip().rpartition("\n")[2],
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+@click.command(help=__doc__)
+@click.argument("preset")
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@click.option("--cap-gb", type=float)
+def main(preset: str, model: Path, squad: Path, work: Path, cap_gb: float | None) -> None:
+    """Print one JSON line a stage, then the reports."""
+    prepare(preset, model, squad, work)
+    for stage in STAGES:
+        print("RESULT", json.dumps(run_stage(stage, work, int(cap_gb * 1e9) if cap_gb else None)), flush=True)
+    for name in ("data", "train", "baseline", "eval", "export"):
+        report = json.loads((work / "reports" / f"{name}.json").read_text(encoding="utf-8"))
+        print("REPORT", name, json.dumps(report), flush=True)
+
+
+if __name__ == "__main__":
+    main()
