@@ -29,7 +29,7 @@ from falcon_job.params import Params, load_params
 from falcon_job.qa.store import Split
 from falcon_job.stages.train import AUTO_TOKENS_PER_PACK
 from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import PackForm, slots
+from falcon_job.training.packs import Pack, PackForm, slots
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -108,6 +108,10 @@ def _model(trainer: PackedTrainer) -> torch.nn.Module:
     return trainer.model
 
 
+def _moved(pack: Pack, trainer: PackedTrainer) -> Pack:
+    return {name: tensor.to(trainer.args.device) for name, tensor in pack.items()}
+
+
 def bare(trainer: PackedTrainer) -> float:
     """Return the questions a second of the same steps without the Trainer."""
     model, optimizer = _model(trainer), trainer.optimizer
@@ -116,17 +120,20 @@ def bare(trainer: PackedTrainer) -> float:
     warm_up = trainer.train_dataset.warm_up  # type: ignore[union-attr]
     questions = 0
     model.train()
-    for number, step in enumerate(trainer.train_dataset):  # type: ignore[arg-type]
+    steps = [
+        ([_moved(pack, trainer) for pack in step["packs"]], step["supervised_tokens"], step["questions"])
+        for step in trainer.train_dataset  # type: ignore[union-attr]
+    ]
+    for number, (packs, supervised, count) in enumerate(steps):
         if number == warm_up:
             _synchronize()
             started = time.perf_counter()
-        for pack in step["packs"]:
-            moved = {name: tensor.to(trainer.args.device, non_blocking=True) for name, tensor in pack.items()}
-            (answer_loss(model, moved) / step["supervised_tokens"]).backward()
+        for pack in packs:
+            (answer_loss(model, pack) / supervised).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        questions += step["questions"] if number >= warm_up else 0
+        questions += count if number >= warm_up else 0
     _synchronize()
     return questions / (time.perf_counter() - started)
 
@@ -137,8 +144,7 @@ def profile(trainer: PackedTrainer) -> dict[str, Any]:
     model = _model(trainer)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         for pack in step["packs"]:
-            moved = {name: tensor.to(trainer.args.device, non_blocking=True) for name, tensor in pack.items()}
-            (answer_loss(model, moved) / step["supervised_tokens"]).backward()
+            (answer_loss(model, _moved(pack, trainer)) / step["supervised_tokens"]).backward()
         _synchronize()
     kernels = [e for e in seen.events() if e.device_type.name == "CUDA"]
     kinds: dict[str, float] = {}
@@ -193,7 +199,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     model = add_adapter(load_base(folder, params.model.precision, device), params.lora, seed=0)
     loaded = time.perf_counter() - started
     loading_gb = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), kernel)
     data = Split(split)
     started = time.perf_counter()
     difference = check_packing(model, StepDataset(data, 64, form, 0).trees(0), params.model.precision, form)

@@ -25,7 +25,7 @@ class Machine(BaseSettings):
     attention: Literal["auto", "flex", "sdpa"] = "auto"
     """Kernel of attention in training: FlexAttention, block-sparse, or sdpa with a dense mask; auto: flex on a GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether layers are compiled for training; auto: on a GPU."""
+    """Whether layers are compiled for training; auto: with FlexAttention."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: not."""
     workers: Auto | Annotated[int, Field(ge=0)] = "auto"

@@ -18,6 +18,7 @@ from falcon_job.model.adapter import add_adapter, save_adapter
 from falcon_job.model.attention import Kernel, choose_kernel
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.loading import choose_device, load_base, load_config
+from falcon_job.packing.mask import BLOCK
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
@@ -45,14 +46,15 @@ def train(params: Params, workspace: Workspace) -> None:
     device = choose_device()
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    form = _pack_form(params, folder, choose_kernel(device, load_config(weights)))
+    kernel = choose_kernel(device, load_config(weights))
+    form = _pack_form(params, folder, kernel)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
 
     base = load_base(weights, params.model.precision, device)
     model = add_adapter(base, params.lora, params.train.seed)
-    prepare_layers(base)
+    prepare_layers(base, kernel)
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
@@ -83,10 +85,12 @@ def _pack_form(params: Params, checkpoints: Path, kernel: Kernel) -> PackForm:
     longest = params.preprocess.max_tokens
     if wanted == "auto":
         wanted = recall(checkpoints, "tokens_per_pack", max(AUTO_TOKENS_PER_PACK[kernel], longest))
+        wanted = -(-wanted // BLOCK) * BLOCK
     form = PackForm.sparse(wanted) if kernel == "flex" else PackForm.dense(wanted)
     if form.capacity < longest:
         raise MachineError(
-            f"FALCON_JOB_TOKENS_PER_PACK={wanted} is below preprocess.max_tokens={longest}: raise it or lower the other"
+            f"FALCON_JOB_TOKENS_PER_PACK={wanted} (packs of {form.capacity}) is below preprocess.max_tokens={longest}: "
+            "raise it or lower the other"
         )
     logger.info("attention: %s, in packs of at most %d tokens", kernel, form.capacity)
     return form

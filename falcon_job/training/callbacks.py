@@ -124,6 +124,7 @@ class ProgressLine(TrainerCallback):
             logger.info("%s: %s, %s", where, values, self._pace(state))
         elif "eval_loss" in logs:
             logger.info("%s: validation loss %.4f", where, logs["eval_loss"])
+            self._mark(state)  # its time is not training's
 
 
 class Bar(ProgressCallback):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_job.errors import JobError
-from falcon_job.packing.layout import Tree
+from falcon_job.packing.layout import Tree, lay_out
 from falcon_job.params import Precision
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import Pack, PackForm, plain_sequence, supervised_tokens
@@ -78,7 +78,7 @@ def _packed_and_separate(trees: Sequence[Tree], form: PackForm) -> tuple[list[Pa
         return form.make_packs(trees), [plain_sequence(sequence) for sequence in separate]
     length = next(length for length in form.lengths if length >= max(map(len, trees)))
     short = PackForm(length, (length,))
-    return short.make_packs(trees), short.make_packs(separate)
+    return short.make_packs(trees), [short.make_pack(lay_out([sequence])) for sequence in separate]
 
 
 def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:

@@ -73,7 +73,7 @@ def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, gr
 @pytest.mark.parametrize("build", BUILDS)
 def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, dtype):
     model = with_lora(build(hidden_size=128), dtype).to(CUDA)
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), "flex")
     difference = compare(model, made_trees(3), PackForm.sparse(1024))
 
     assert max(difference.loss, difference.gradients) < TOLERANCES[dtype]
@@ -91,14 +91,14 @@ def test_packs_equal_dense_packs_of_the_uncompiled_model_in_float32(build):
         return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.requires_grad)])
 
     dense = gradients(PackForm.dense(4096))
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), "flex")
 
     assert relative(gradients(PackForm.sparse(4096)), dense) < TOLERANCES[torch.float32]
 
 
 def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), "flex")
     packs = on_gpu(PackForm.sparse(1024), made_trees(8))
     for pack in packs:  # compiles
         answer_loss(model, pack).backward()
@@ -114,7 +114,7 @@ def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
 
 def test_a_length_seen_before_compiles_nothing_anew():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), "flex")
     form = PackForm.sparse(1024)
 
     def train(seed):

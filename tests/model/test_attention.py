@@ -1,10 +1,10 @@
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import GPTJConfig
+from transformers import FalconMambaConfig, Gemma2Config, Gemma3Config, GPTJConfig, GptOssConfig
 
 from falcon_job.errors import MachineError
-from falcon_job.model.attention import IMPLEMENTATION, choose_kernel, prefix_tree_attention
+from falcon_job.model.attention import IMPLEMENTATION, choose_implementation, choose_kernel, prefix_tree_attention
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
@@ -87,3 +87,15 @@ def test_flex_on_a_cpu_is_refused(set_machine):
     set_machine(attention="flex")
     with pytest.raises(MachineError, match="FALCON_JOB_ATTENTION=flex needs a GPU"):
         choose_kernel(CPU, falcon_7b_type(**WIDE).config)
+
+
+@pytest.mark.parametrize("config", [Gemma2Config, GptOssConfig])
+def test_models_that_attend_by_more_than_a_mask_are_not_given_ours(config):
+    assert choose_implementation(config()) == "sdpa"
+
+
+@pytest.mark.parametrize("config", [FalconMambaConfig, Gemma3Config])
+def test_a_configuration_without_plain_heads_is_no_traceback(config, monkeypatch):
+    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: name == "triton")
+    assert choose_kernel(CPU, config()) == "sdpa"
+    choose_kernel(CUDA, config())

@@ -8,7 +8,6 @@ from falcon_job.training.packs import PackForm
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TREES = [Tree([1, 2, 3, 4], (Branch([5, 6], [7, 0]), Branch([8], [9, 0])))]
 
 
@@ -32,7 +31,7 @@ def test_activation_checkpointing_keeps_nothing_of_a_layer_and_changes_no_gradie
     expected = gradients(with_lora(build()))
     set_machine(activation_checkpointing="on")
     model = with_lora(build())
-    prepare_layers(model.get_base_model())
+    prepare_layers(model.get_base_model(), "sdpa")
     runs = []
     for layer in decoder_layers(model.get_base_model()):
         next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
@@ -41,14 +40,10 @@ def test_activation_checkpointing_keeps_nothing_of_a_layer_and_changes_no_gradie
     assert len(runs) == 2 * 2, "each of two layers is computed twice"
 
 
-def test_layers_are_compiled_on_a_gpu_with_triton_unless_asked_otherwise(set_machine, monkeypatch):
-    monkeypatch.setattr("falcon_job.model.layers.find_spec", lambda name: name == "triton")
-    assert wants_compilation(CUDA)
-    assert not wants_compilation(CPU)
+def test_layers_are_compiled_with_flex_alone_unless_asked_otherwise(set_machine):
+    assert wants_compilation("flex")
+    assert not wants_compilation("sdpa"), "each length of a dense pack would be compiled anew"
     set_machine(compile="on")
-    assert wants_compilation(CPU)
+    assert wants_compilation("sdpa")
     set_machine(compile="off")
-    assert not wants_compilation(CUDA)
-    set_machine(compile="auto")
-    monkeypatch.setattr("falcon_job.model.layers.find_spec", lambda name: None)
-    assert not wants_compilation(CUDA)
+    assert not wants_compilation("flex")

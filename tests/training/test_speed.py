@@ -30,3 +30,15 @@ def test_the_pace_is_that_since_the_last_line_and_the_time_left_follows_it(monke
     assert line._pace(TrainerState(global_step=50, max_steps=100)) == (
         "1,000 questions/s, 20,000 tokens/s, 5.2 GB, 0:00:05 left"
     )
+
+
+def test_the_time_of_a_validation_is_not_the_next_lines(monkeypatch):
+    clock = iter([0.0, 50.0, 52.0, 52.0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
+    speed = Speed()
+    line = ProgressLine(speed)
+    line.on_train_begin(None, TrainerState(global_step=0, max_steps=4), None)
+    line.on_log(None, TrainerState(global_step=0, max_steps=4), None, {"eval_loss": 1.0})
+
+    speed.add(20, 0, 40, 0)
+    assert line._pace(TrainerState(global_step=2, max_steps=4)).startswith("10 questions/s, 20 tokens/s, ")
