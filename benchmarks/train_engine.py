@@ -20,18 +20,17 @@ import click
 import torch
 from transformers import TrainerCallback
 
-from falcon_job.machine import machine
 from falcon_job.model.adapter import add_adapter
-from falcon_job.model.attention import choose_kernel
+from falcon_job.model.engine import choose_engine
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import choose_device, load_base, load_config
+from falcon_job.model.loading import choose_device, load_base
 from falcon_job.params import Params, load_params
 from falcon_job.qa.store import Split
-from falcon_job.stages.train import AUTO_TOKENS_PER_PACK
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import Pack, PackForm, slots
 from falcon_job.training.self_check import check_packing
-from falcon_job.training.steps import StepDataset
+from falcon_job.training.speed import peak_memory
+from falcon_job.training.steps import Batch, StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +40,7 @@ TOP = 14
 
 
 class Clock(TrainerCallback):
-    """Times the steps after the first."""
+    """Times the steps after the warm-up."""
 
     def __init__(self, trainer: PackedTrainer, warm_up: int) -> None:
         self.trainer = trainer
@@ -94,13 +93,13 @@ def make_random_falcon_7b(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def measure(trainer: PackedTrainer) -> dict[str, float]:
+def measure(trainer: PackedTrainer, warm_up: int) -> dict[str, float]:
     """Train and return the speed after the warm-up."""
-    clock = Clock(trainer, trainer.train_dataset.warm_up)  # type: ignore[union-attr]
+    clock = Clock(trainer, warm_up)
     trainer.add_callback(clock)
     trainer.train()
     report = trainer.speed.since(clock.before).report(clock.seconds)
-    return {**report, "steps": trainer.state.max_steps - clock.warm_up}
+    return {**report, "steps": trainer.state.max_steps - warm_up}
 
 
 def _model(trainer: PackedTrainer) -> torch.nn.Module:
@@ -112,20 +111,19 @@ def _moved(pack: Pack, trainer: PackedTrainer) -> Pack:
     return {name: tensor.to(trainer.args.device) for name, tensor in pack.items()}
 
 
-def bare(trainer: PackedTrainer) -> float:
+def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
     """Return the questions a second of the same steps without the Trainer."""
     model, optimizer = _model(trainer), trainer.optimizer
     assert optimizer, "the Trainer has made it"
     parameters = [p for p in model.parameters() if p.requires_grad]
-    warm_up = trainer.train_dataset.warm_up  # type: ignore[union-attr]
     questions = 0
     model.train()
     steps = [
         ([_moved(pack, trainer) for pack in step["packs"]], step["supervised_tokens"], step["questions"])
-        for step in trainer.train_dataset  # type: ignore[union-attr]
+        for step in repeated.items
     ]
     for number, (packs, supervised, count) in enumerate(steps):
-        if number == warm_up:
+        if number == repeated.warm_up:
             _synchronize()
             started = time.perf_counter()
         for pack in packs:
@@ -133,14 +131,13 @@ def bare(trainer: PackedTrainer) -> float:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        questions += count if number >= warm_up else 0
+        questions += count if number >= repeated.warm_up else 0
     _synchronize()
     return questions / (time.perf_counter() - started)
 
 
-def profile(trainer: PackedTrainer) -> dict[str, Any]:
+def profile(trainer: PackedTrainer, step: Batch) -> dict[str, Any]:
     """Return milliseconds of a step by kind of kernel, and between kernels."""
-    step = trainer.train_dataset[0]  # type: ignore[index]
     model = _model(trainer)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         for pack in step["packs"]:
@@ -187,20 +184,20 @@ def settings(folder: Path, precision: str, questions: int) -> Params:
 
 def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], steps: int) -> Iterator[dict[str, Any]]:
     """Yield the result of each number of questions a step."""
-    device = choose_device()
-    kernel = choose_kernel(device, load_config(folder))
-    wanted = machine().tokens_per_pack
-    capacity = AUTO_TOKENS_PER_PACK[kernel] if wanted == "auto" else wanted
-    form = PackForm.sparse(capacity) if kernel == "flex" else PackForm.dense(capacity)
     params = settings(folder, precision, questions[0])
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    model = add_adapter(load_base(folder, params.model.precision, device), params.lora, seed=0)
+    base = load_base(folder, params.model.precision, choose_device())
+    model = add_adapter(base, params.lora, seed=0)
     loaded = time.perf_counter() - started
-    loading_gb = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    prepare_layers(model.get_base_model(), kernel)
+    loading_gb = peak_memory() / 1e9
+    engine = choose_engine(base, params.preprocess.max_tokens)
+    prepare_layers(base, engine)
+    form = PackForm.of(engine)
     data = Split(split)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     difference = check_packing(model, StepDataset(data, 64, form, 0).trees(0), params.model.precision, form)
     yield {
@@ -208,7 +205,9 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         "load_seconds": round(loaded, 1),
         "load_peak_gb": round(loading_gb, 2),
         "self_check_seconds": round(time.perf_counter() - started, 1),
+        "self_check_peak_gb": round(peak_memory() / 1e9, 2),
         "self_check": str(difference),
+        "engine": str(engine),
     }
     for count in questions:
         params = settings(folder, precision, count)
@@ -217,7 +216,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         with tempfile.TemporaryDirectory() as scratch:
             trainer = build_trainer(model, params, repeated, None, Path(scratch))  # type: ignore[arg-type]
             trainer.args.save_strategy = "no"
-            result = measure(trainer)
+            result = measure(trainer, repeated.warm_up)
         whole = range(repeated.whole)
         packs = [pack for step in whole for pack in plan[step]["packs"]]
         filled = sum(len(tree) for step in whole for tree in plan.trees(step))
@@ -227,8 +226,8 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
             **result,
             "fill": round(filled / sum(map(slots, packs)), 3),
             "lengths": sorted({slots(pack) for pack in packs}),
-            "bare_questions_per_second": round(bare(trainer), 1),
-            **({"profile": profile(trainer)} if count == 256 and torch.cuda.is_available() else {}),
+            "bare_questions_per_second": round(bare(trainer, repeated), 1),
+            **({"profile": profile(trainer, repeated.items[0])} if count == 256 and torch.cuda.is_available() else {}),
         }
 
 

@@ -130,7 +130,8 @@ def _out_of_memory_explained(name: str) -> Iterator[None]:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
         raise MachineError(
-            f"{name} does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower, or use model.precision nf4"
+            f"{name} does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower, for training also "
+            "FALCON_JOB_ACTIVATION_CHECKPOINTING=on, or use model.precision nf4"
         ) from error
 
 

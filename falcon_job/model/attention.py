@@ -5,6 +5,8 @@ Falcon3, SmolLM2, ...) take by name. Falcon's attention classes know no such int
 What is passed as `attention_mask` decides: a BlockMask runs FlexAttention, a dense mask or none runs sdpa.
 """
 
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
@@ -15,13 +17,15 @@ from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from falcon_job.errors import MachineError
+from falcon_job.errors import InputError, MachineError
 from falcon_job.machine import machine
 
 IMPLEMENTATION = "prefix_tree"
 Kernel = Literal["flex", "sdpa"]
 SMALLEST_HEAD = 16
 """Dimensions that FlexAttention's kernels need at least."""
+TRITON_CAPABILITY = (7, 0)
+"""The oldest GPUs that Triton compiles for."""
 
 KERNEL_OPTIONS = {
     "fwd_BLOCK_M": 64,
@@ -39,8 +43,6 @@ KERNEL_OPTIONS = {
 16 bits; FlexAttention's own are for long dense rows."""
 MEASURED_HEAD = 64
 
-_flex_attention = torch.compile(flex_attention, dynamic=False)
-
 
 def choose_implementation(config: PretrainedConfig) -> str:
     """Return the attention to load a model with: ours for Falcon and models on transformers' interface, else sdpa."""
@@ -57,14 +59,21 @@ def choose_kernel(device: torch.device, config: PretrainedConfig) -> Kernel:
         MachineError: FlexAttention is asked for where it cannot train.
     """
     served = choose_implementation(config) == IMPLEMENTATION and _head_size(config) >= SMALLEST_HEAD
-    usable = served and device.type == "cuda" and find_spec("triton") is not None
+    usable = served and _compiles_kernels(device)
     wanted = machine().attention
     if wanted == "flex" and not usable:
         raise MachineError(
-            "FALCON_JOB_ATTENTION=flex needs a GPU, Triton, and a model on transformers' attention interface whose "
-            f"heads have at least {SMALLEST_HEAD} dimensions: unset it, or set it to sdpa"
+            "FALCON_JOB_ATTENTION=flex needs a GPU of compute capability 7.0 or more, Triton, and a model on "
+            f"transformers' attention interface whose heads have at least {SMALLEST_HEAD} dimensions: unset it, or set "
+            "it to sdpa"
         )
     return "flex" if usable and wanted != "sdpa" else "sdpa"
+
+
+def _compiles_kernels(device: torch.device) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY
 
 
 def _head_size(config: PretrainedConfig) -> int:
@@ -99,7 +108,7 @@ def prefix_tree_attention(
     # Kernels are fused for as many key heads as query heads; a single one that is expanded is a view.
     key, value = _expand(key, query.shape[1]), _expand(value, query.shape[1])
     if isinstance(attention_mask, BlockMask):
-        output = _flex_attention(
+        output = _compiled_flex_attention()(
             query,
             key,
             value,
@@ -115,10 +124,30 @@ def prefix_tree_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
+@cache
+def _compiled_flex_attention() -> Callable[..., Any]:
+    """Return FlexAttention, compiled; not at import, since loading the compiler takes a second."""
+    return torch.compile(flex_attention, dynamic=False)
+
+
 def _kernel_options(query: Tensor) -> "FlexKernelOptions | None":
     """Return our tiles for the heads they were measured on, else None for FlexAttention's own."""
     measured = query.shape[-1] == MEASURED_HEAD and query.element_size() == 2
     return cast("FlexKernelOptions", KERNEL_OPTIONS) if measured else None
+
+
+def check_window(config: PretrainedConfig, longest: int) -> None:
+    """Make sure that a model attends over whole sequences: a pack's mask takes the place of its own.
+
+    Raises:
+        InputError: it attends over a shorter window.
+    """
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    if window and window < longest:
+        raise InputError(
+            f"model.source attends over {window} tokens at a time, fewer than preprocess.max_tokens={longest}, which "
+            f"packs do not imitate: set preprocess.max_tokens to at most {window}"
+        )
 
 
 def _expand(heads: Tensor, number: int) -> Tensor:

@@ -11,14 +11,12 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
-from falcon_job.errors import MachineError
 from falcon_job.files import new_folder, write_csv, write_json
-from falcon_job.machine import machine
 from falcon_job.model.adapter import add_adapter, save_adapter
-from falcon_job.model.attention import Kernel, choose_kernel
+from falcon_job.model.attention import check_window
+from falcon_job.model.engine import choose_engine
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.loading import choose_device, load_base, load_config
-from falcon_job.packing.mask import BLOCK
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
@@ -32,9 +30,6 @@ from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-AUTO_TOKENS_PER_PACK: dict[Kernel, int] = {"flex": 8192, "sdpa": 2048}
-"""Slots of a pack: enough to fill a GPU; less under dense attention, whose mask grows with their square."""
-
 
 def train(params: Params, workspace: Workspace) -> None:
     """Train the adapter and report losses and speed.
@@ -42,19 +37,21 @@ def train(params: Params, workspace: Workspace) -> None:
     Raises:
         JobError: packing does not equal separate sequences on this model, or the loss is no number.
         MachineError: a setting does not fit this machine.
+        InputError: the model is none that packing can serve.
     """
-    device = choose_device()
     weights = locate(workspace)
+    check_window(load_config(weights), params.preprocess.max_tokens)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    kernel = choose_kernel(device, load_config(weights))
-    form = _pack_form(params, folder, kernel)
+    base = load_base(weights, params.model.precision, choose_device())
+    model = add_adapter(base, params.lora, params.train.seed)
+    engine = recall(folder, choose_engine(base, params.preprocess.max_tokens))
+    logger.info("%s", engine)
+    prepare_layers(base, engine)
+
+    form = PackForm.of(engine)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
-
-    base = load_base(weights, params.model.precision, device)
-    model = add_adapter(base, params.lora, params.train.seed)
-    prepare_layers(base, kernel)
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
@@ -77,23 +74,6 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.perf_counter() - started
-
-
-def _pack_form(params: Params, checkpoints: Path, kernel: Kernel) -> PackForm:
-    """Return what packs look like, at least as long as the longest sequence; a resumed run keeps what `auto` was."""
-    wanted = machine().tokens_per_pack
-    longest = params.preprocess.max_tokens
-    if wanted == "auto":
-        wanted = recall(checkpoints, "tokens_per_pack", max(AUTO_TOKENS_PER_PACK[kernel], longest))
-        wanted = -(-wanted // BLOCK) * BLOCK
-    form = PackForm.sparse(wanted) if kernel == "flex" else PackForm.dense(wanted)
-    if form.capacity < longest:
-        raise MachineError(
-            f"FALCON_JOB_TOKENS_PER_PACK={wanted} (packs of {form.capacity}) is below preprocess.max_tokens={longest}: "
-            "raise it or lower the other"
-        )
-    logger.info("attention: %s, in packs of at most %d tokens", kernel, form.capacity)
-    return form
 
 
 def _validation_steps(path: Path, params: Params, form: PackForm) -> StepDataset | None:

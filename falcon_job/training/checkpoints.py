@@ -5,12 +5,15 @@ import json
 import logging
 import shutil
 from contextlib import suppress
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from falcon_job.files import read_json, write_json
+from falcon_job.machine import machine
+from falcon_job.model.engine import Engine
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -44,13 +47,20 @@ def _lookup(params: dict[str, object], key: str) -> object:
     return value
 
 
-def recall(folder: Path, name: str, value: int) -> int:
-    """Return the machine setting `name` with which the checkpoints in `folder` began; `value` if there are none."""
+def recall(folder: Path, engine: Engine) -> Engine:
+    """Return `engine` with what `auto` was when the checkpoints in `folder` began; without any, it begins them.
+
+    On a machine that lacks their kernel nothing is recalled.
+    """
     path = folder / "machine.json"
-    settings: dict[str, int] = read_json(path) if path.is_file() else {}
-    if name not in settings:
-        write_json(path, {**settings, name: value})
-    return settings.get(name, value)
+    auto = {name: value for name, value in asdict(engine).items() if getattr(machine(), name) == "auto"}
+    saved = read_json(path) if path.is_file() else {}
+    if saved.get("attention") == "flex" and engine.attention != "flex":
+        saved = {}
+    recalled = {**auto, **{name: value for name, value in saved.items() if name in auto}}
+    if not path.is_file():
+        write_json(path, recalled)
+    return replace(engine, **recalled)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

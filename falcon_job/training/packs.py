@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from falcon_job.model.engine import Engine
 from falcon_job.packing.layout import IGNORED, Layout, Tree, lay_out, pack_trees
 from falcon_job.packing.mask import BLOCK, block_mask, block_table, dense_mask
 
 Pack = dict[str, Tensor]
 """input_ids and position_ids, int64 [1, L]; reach, int32 [L], with its block table, or attention_mask, bool
-[1, 1, L, L];
-predicting and targets, int64 [N]: the slots that predict the answer tokens, and these. Without mask and positions it is
-one plain causal sequence."""
+[1, 1, L, L]; predicting and targets, int64 [N]: the slots that predict the answer tokens, and these. Without mask and
+positions it is one plain causal sequence."""
 
 SIXTEENTHS = (2, 3, 5, 6, 7, 9, 10, 12, 16)
 """Lengths, in sixteenths of a full one, that a pack of the block-sparse kernel may have. Few, as layers are compiled
@@ -35,6 +35,12 @@ class PackForm:
 
     capacity: int
     lengths: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, engine: Engine) -> "PackForm":
+        """Return the form of an engine's packs."""
+        form = cls.sparse if engine.attention == "flex" else cls.dense
+        return form(engine.tokens_per_pack)
 
     @classmethod
     def dense(cls, capacity: int) -> "PackForm":

@@ -13,7 +13,7 @@ from falcon_job.errors import JobError
 from falcon_job.packing.layout import Tree, lay_out
 from falcon_job.params import Precision
 from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import Pack, PackForm, plain_sequence, supervised_tokens
+from falcon_job.training.packs import Pack, PackForm, plain_sequence
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "nf4": 0.1}
 """Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
@@ -33,9 +33,9 @@ class Difference:
 
 
 def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, form: PackForm) -> Difference:
-    """Compare one packed batch, made of the first of `trees`, with its separate sequences, on the kernel in use.
+    """Compare one packed batch, made of the first of `trees`, with its separate sequences, computed as in training.
 
-    Dropout is off meanwhile; gradients, random state and mode are left as they were.
+    Only dropout is off meanwhile; gradients, random state and mode are left as they were.
 
     Raises:
         JobError: they differ by more than the precision's rounding.
@@ -64,6 +64,8 @@ def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Differen
     """
     was_training = model.training
     model.eval()
+    for module in model.modules():
+        module.training = getattr(module, "gradient_checkpointing", False)  # which works in training mode alone
     try:
         packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     finally:
@@ -87,13 +89,15 @@ def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
 
 
 def loss_and_gradients(model: nn.Module, packs: Sequence[Pack]) -> tuple[Tensor, Tensor]:
-    """Return the mean loss over all answer tokens of `packs` and the gradients of all trained weights, flat."""
+    """Return the summed loss over all answer tokens of `packs` and the gradients of all trained weights, flat."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
-    supervised = sum(map(supervised_tokens, packs))
+    mixed = any(p.dtype == torch.float16 for p in model.parameters())  # trained under autocast
     total = torch.zeros((), device=device)
     for pack in packs:
-        loss = answer_loss(model, {name: tensor.to(device) for name, tensor in pack.items()}) / supervised
+        inputs = {name: tensor.to(device) for name, tensor in pack.items()}
+        with torch.autocast(device.type, torch.float16, enabled=mixed):
+            loss = answer_loss(model, inputs)  # undivided: small gradients would vanish in float16
         loss.backward()
         total = total + loss.detach()
     gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]

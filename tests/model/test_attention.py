@@ -1,10 +1,24 @@
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import FalconMambaConfig, Gemma2Config, Gemma3Config, GPTJConfig, GptOssConfig
+from transformers import (
+    FalconMambaConfig,
+    Gemma2Config,
+    Gemma3Config,
+    GPTJConfig,
+    GptOssConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
-from falcon_job.errors import MachineError
-from falcon_job.model.attention import IMPLEMENTATION, choose_implementation, choose_kernel, prefix_tree_attention
+from falcon_job.errors import InputError, MachineError
+from falcon_job.model.attention import (
+    IMPLEMENTATION,
+    check_window,
+    choose_implementation,
+    choose_kernel,
+    prefix_tree_attention,
+)
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
@@ -68,9 +82,21 @@ def test_a_fused_kernel_serves_falcons_one_key_head_where_transformers_falls_bac
 WIDE = {"hidden_size": 64}
 
 
-def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(set_machine, monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretend that Triton is installed, or not, beside a GPU of some compute capability."""
+
+    def pretend(capability=(9, 0), triton=True):
+        found = object() if triton else None
+        monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda _: found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+
+    return pretend
+
+
+def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(set_machine, gpu):
     config = falcon_7b_type(**WIDE).config
-    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: name == "triton")
+    gpu()
     assert choose_kernel(CUDA, config) == "flex"
     assert choose_kernel(CUDA, llama_type(**WIDE).config) == "flex"
     assert choose_kernel(CUDA, GPTJConfig(n_embd=64, n_head=4)) == "sdpa"
@@ -78,8 +104,10 @@ def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(set_m
     assert choose_kernel(CPU, config) == "sdpa"
     set_machine(attention="sdpa")
     assert choose_kernel(CUDA, config) == "sdpa"
-    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: None)
     set_machine(attention="auto")
+    gpu(triton=False)
+    assert choose_kernel(CUDA, config) == "sdpa"
+    gpu(capability=(6, 1))
     assert choose_kernel(CUDA, config) == "sdpa"
 
 
@@ -95,7 +123,20 @@ def test_models_that_attend_by_more_than_a_mask_are_not_given_ours(config):
 
 
 @pytest.mark.parametrize("config", [FalconMambaConfig, Gemma3Config])
-def test_a_configuration_without_plain_heads_is_no_traceback(config, monkeypatch):
-    monkeypatch.setattr("falcon_job.model.attention.find_spec", lambda name: name == "triton")
+def test_a_configuration_without_plain_heads_is_no_traceback(config, gpu):
+    gpu()
     assert choose_kernel(CPU, config()) == "sdpa"
     choose_kernel(CUDA, config())
+
+
+def test_a_model_that_attends_over_a_window_shorter_than_the_sequences_is_refused():
+    with pytest.raises(InputError, match=r"attends over 256 tokens .* preprocess.max_tokens=384.* at most 256"):
+        check_window(MistralConfig(sliding_window=256), 384)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [MistralConfig(sliding_window=384), Qwen2Config(sliding_window=64, use_sliding_window=False), FalconMambaConfig()],
+)
+def test_windows_that_hold_a_sequence_and_models_without_one_pass(config):
+    check_window(config, 384)

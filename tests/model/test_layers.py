@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from falcon_job.model.layers import decoder_layers, prepare_layers, wants_compilation
+from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import PackForm
@@ -19,31 +20,13 @@ def gradients(model):
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_decoder_layers_are_found_under_an_adapter_too(build):
-    model = with_lora(build(num_hidden_layers=3)).get_base_model()
-
-    assert len(decoder_layers(model)) == 3
-    assert all("Decoder" in type(layer).__name__ for layer in decoder_layers(model))
-
-
-@pytest.mark.parametrize("build", BUILDS)
-def test_activation_checkpointing_keeps_nothing_of_a_layer_and_changes_no_gradient(build, set_machine):
+def test_activation_checkpointing_keeps_nothing_of_a_layer_and_changes_no_gradient(build):
     expected = gradients(with_lora(build()))
-    set_machine(activation_checkpointing="on")
     model = with_lora(build())
-    prepare_layers(model.get_base_model(), "sdpa")
+    prepare_layers(model.get_base_model(), Engine("sdpa", "off", "on", 64))
     runs = []
     for layer in decoder_layers(model.get_base_model()):
         next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
 
     assert torch.equal(gradients(model), expected)
     assert len(runs) == 2 * 2, "each of two layers is computed twice"
-
-
-def test_layers_are_compiled_with_flex_alone_unless_asked_otherwise(set_machine):
-    assert wants_compilation("flex")
-    assert not wants_compilation("sdpa"), "each length of a dense pack would be compiled anew"
-    set_machine(compile="on")
-    assert wants_compilation("sdpa")
-    set_machine(compile="off")
-    assert not wants_compilation("flex")

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from falcon_job.errors import JobError
+from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
 from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
@@ -71,3 +73,16 @@ def test_the_sample_holds_several_passages_and_questions_so_that_every_leak_can_
 
     assert len(trees) == MAX_TREES > 1
     assert all(len(tree.branches) == MAX_BRANCHES > 1 for tree in trees)
+
+
+def test_activations_are_computed_again_as_in_training_but_dropout_stays_off():
+    model = with_lora(falcon_7b_type(), dropout=0.5).train()
+    prepare_layers(model.get_base_model(), Engine("sdpa", "off", "on", 256))
+    layer = decoder_layers(model.get_base_model())[0]
+    runs = []
+    next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+
+    assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
+    sequences = MAX_TREES * MAX_BRANCHES
+    assert len(runs) == 2 * (1 + sequences), "one pack and its sequences, each twice"
+    assert layer.training

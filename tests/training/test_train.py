@@ -15,9 +15,10 @@ from transformers import TrainingArguments
 from falcon_job.commands.stage import _out_of_memory_explained
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import machine
+from falcon_job.model.engine import FULL_PACK
 from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
-from falcon_job.stages.train import AUTO_TOKENS_PER_PACK, train
+from falcon_job.stages.train import train
 from falcon_job.training.callbacks import RunningLoss
 from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset
@@ -298,7 +299,7 @@ def test_a_resumed_run_keeps_the_pack_size_that_auto_chose(workspace, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(PackedTrainer, "_finalize_training", _interrupt)
         run(workspace)
-    monkeypatch.setitem(AUTO_TOKENS_PER_PACK, "sdpa", 4096)  # as on another machine
+    monkeypatch.setitem(FULL_PACK, "sdpa", 4096)  # as on another machine
     run(workspace)
 
     assert sizes == [2048, 2048]
@@ -413,7 +414,7 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(workspace):
     pace = r"train: step 1/\d+, epoch [\d.]+: loss [\d.]+, learning rate \S+, [\d,]+ questions/s, [\d,]+ tokens/s, "
     assert re.search(pace + r"\d+\.\d GB, \d:\d\d:\d\d left", result.stderr)
     assert "self-check: packed equals separate" in result.stderr
-    assert "attention: sdpa, in packs of at most 2048 tokens" in result.stderr
+    assert "attention sdpa, packs of at most 2048 tokens, compiled layers off, activation" in result.stderr
     assert "it/s" not in result.stderr
     assert "\r" not in result.stderr
     logs = list((workspace.scratch / "logs").glob("*-train.log"))

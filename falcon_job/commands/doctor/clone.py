@@ -41,8 +41,8 @@ def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def check_dvc(here: Surroundings) -> Finding:
     """Check that DVC opens the clone and can write its cache."""
     try:
-        from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-        from dvc.repo import Repo  # type: ignore[import-untyped]
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
     except ImportError as error:
         return problem(f"cannot be imported ({first_line(error)})", renew_environment())
     version = metadata.version("dvc")

@@ -75,7 +75,7 @@ def _needed_folders(here: Surroundings) -> dict[str, Path]:
     """Return those without which no stage runs."""
     folders = {"clone": here.workspace.root} if here.workspace else {}
     with contextlib.suppress(ImportError):  # a line of its own check
-        from dvc.dirs import site_cache_dir  # type: ignore[import-untyped]
+        from dvc.dirs import site_cache_dir
 
         folders["DVC_SITE_CACHE_DIR"] = Path(site_cache_dir())
     return folders
