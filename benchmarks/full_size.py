@@ -5,12 +5,12 @@
 Runs the stages by their own commands, without DVC, in WORK: a copy of the code with PRESET's params, MODEL (a folder of
 safetensors with a tokenizer) in place of the preset's, and SQUAD's train.json and dev.json in place of its data. GPU
 memory is what the device has in use, seen every tenth of a second, less what was in use before. `--cap-gb` limits what
-torch may take in each process, as a smaller card would. One JSON line a stage.
+torch may take in each process, as a smaller card would. Host memory is a process's resident set, with the pages of
+weights that it maps. One JSON line a stage; WORK/STAGE.log holds what a stage said.
 """
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -95,27 +95,33 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
     """Run a stage and return what it cost.
 
     Raises:
-        SystemExit: it failed; its output is printed.
+        SystemExit: it failed; the end of its output is printed.
     """
     command = [sys.executable, "-c", CAPPED_STAGE, stage] if cap_bytes else [sys.executable, "-m", "falcon_job", stage]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, CAP: str(cap_bytes or 0)}
     watch = Watch()
     watch.start()
+    log = work / f"{stage}.log"
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=work, env=env | {CAP: str(cap_bytes or 0)}, capture_output=True, text=True)
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command, cwd=work, env=env | {CAP: str(cap_bytes or 0)}, stdout=output, stderr=output
+        )
+        _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     peak = watch.end()
-    if done.returncode:
-        raise SystemExit(f"{stage} exited with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}")
+    said = log.read_text(encoding="utf-8").strip()
+    if code := os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{stage} exited with {code}\n{said[-4000:]}")
     files = [file for name in OUTPUTS[stage] for file in _files(work / name)]
     return {
         "stage": stage,
         "seconds": round(seconds, 1),
         "gpu_peak_gb": round(peak / 1e9, 2),
-        # of the largest process so far: stages run one after the other
-        "host_peak_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 2),
+        "host_peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
         "outputs_mb": round(sum(file.stat().st_size for file in files) / 1e6, 2),
-        "last_line": done.stderr.strip().rpartition("\n")[2],
+        "last_line": said.rpartition("\n")[2],
     }
 
 

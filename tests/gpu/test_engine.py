@@ -4,12 +4,14 @@ Tolerances are relative 2-norms: of float32 without tf32, and of bfloat16, whose
 """
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
 from falcon_job.model.attention import prefix_tree_attention
+from falcon_job.model.engine import Engine
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree, dense_mask, lay_out
 from falcon_job.training.loss import answer_loss
@@ -19,6 +21,7 @@ from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama
 
 CUDA = "cuda"
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
+ENGINE = Engine("flex", "on", "off", 1024)
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -46,16 +49,16 @@ def relative(value, reference):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("groups", [1, 2, 8])
-def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, groups):
+@pytest.mark.parametrize(("groups", "size"), [(1, 64), (2, 64), (8, 64), (2, 16), (2, 128), (2, 256)])
+def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, groups, size):
     layout = lay_out(made_trees(6))
     pack = {name: tensor.to(CUDA) for name, tensor in PackForm.sparse(2048).make_pack(layout).items()}
     length = slots(pack)
     torch.manual_seed(0)
-    shapes = [(1, heads, length, 64) for heads in (8, groups, groups)]
+    shapes = [(1, heads, length, size) for heads in (8, groups, groups)]
     q, k, v = (torch.randn(*shape, device=CUDA, dtype=dtype, requires_grad=True) for shape in shapes)
     wide = [x.detach().float().requires_grad_() for x in (q, k, v)]
-    gradient = torch.randn(1, length, 8, 64, device=CUDA, dtype=dtype)
+    gradient = torch.randn(1, length, 8, size, device=CUDA, dtype=dtype)
 
     output, _ = prefix_tree_attention(torch.nn.Identity(), q, k, v, attention_mask(pack))
     output.backward(gradient)
@@ -70,13 +73,43 @@ def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, gr
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("build", BUILDS)
-def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, dtype):
+@pytest.mark.parametrize(
+    ("build", "engine"),
+    [
+        *((build, ENGINE) for build in BUILDS),
+        (falcon_7b_type, replace(ENGINE, activation_checkpointing="on")),
+        (falcon_7b_type, replace(ENGINE, compile="off")),
+        (falcon_7b_type, replace(ENGINE, compile="off", activation_checkpointing="on")),
+    ],
+)
+def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, engine, dtype):
     model = with_lora(build(hidden_size=128), dtype).to(CUDA)
-    prepare_layers(model.get_base_model(), "flex")
-    difference = compare(model, made_trees(3), PackForm.sparse(1024))
+    prepare_layers(model.get_base_model(), engine)
+    difference = compare(model, made_trees(3), PackForm.of(engine))
 
     assert max(difference.loss, difference.gradients) < TOLERANCES[dtype]
+
+
+def test_activation_checkpointing_keeps_less_and_changes_no_gradient_beyond_rounding():
+    trees = made_trees(8)
+
+    def gradients(checkpointing):
+        model = with_lora(falcon_7b_type(hidden_size=128, num_hidden_layers=12)).to(CUDA)
+        prepare_layers(model.get_base_model(), replace(ENGINE, activation_checkpointing=checkpointing))
+        model.train()
+        for _ in range(2):  # compiles, then is measured
+            model.zero_grad()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            for pack in on_gpu(PackForm.of(ENGINE), trees):
+                answer_loss(model, pack).backward()
+            peak = torch.cuda.max_memory_allocated() - before
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]), peak
+
+    (kept, most), (again, least) = gradients("off"), gradients("on")
+
+    assert relative(again, kept) < TOLERANCES[torch.float32]
+    assert least < 0.6 * most
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -91,14 +124,14 @@ def test_packs_equal_dense_packs_of_the_uncompiled_model_in_float32(build):
         return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.requires_grad)])
 
     dense = gradients(PackForm.dense(4096))
-    prepare_layers(model.get_base_model(), "flex")
+    prepare_layers(model.get_base_model(), ENGINE)
 
     assert relative(gradients(PackForm.sparse(4096)), dense) < TOLERANCES[torch.float32]
 
 
 def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model(), "flex")
+    prepare_layers(model.get_base_model(), ENGINE)
     packs = on_gpu(PackForm.sparse(1024), made_trees(8))
     for pack in packs:  # compiles
         answer_loss(model, pack).backward()
@@ -114,7 +147,7 @@ def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
 
 def test_a_length_seen_before_compiles_nothing_anew():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model(), "flex")
+    prepare_layers(model.get_base_model(), ENGINE)
     form = PackForm.sparse(1024)
 
     def train(seed):

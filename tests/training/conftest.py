@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from transformers import PreTrainedModel
 
 from falcon_job.params import load_params
 from falcon_job.qa.store import EncodedPassage, EncodedQuestion, write_split
@@ -39,11 +40,16 @@ def passages(count: int, seed: int) -> list[EncodedPassage]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A workspace that is ready to train a tiny Falcon."""
-    shutil.copyfile(REPOSITORY / "dvc.yaml", tmp_path / "dvc.yaml")
-    (tmp_path / "falcon_job").symlink_to(REPOSITORY / "falcon_job")
-    falcon_7b_type().save_pretrained(tmp_path / "base")
-    (tmp_path / "base" / "tokenizer.json").write_text("{}", encoding="utf-8")
-    workspace = Workspace(tmp_path)
+    return make_workspace(tmp_path, falcon_7b_type())
+
+
+def make_workspace(folder: Path, model: PreTrainedModel) -> Workspace:
+    """Return a workspace in a folder that is ready to train a model."""
+    shutil.copyfile(REPOSITORY / "dvc.yaml", folder / "dvc.yaml")
+    (folder / "falcon_job").symlink_to(REPOSITORY / "falcon_job")
+    model.save_pretrained(folder / "base")
+    (folder / "base" / "tokenizer.json").write_text("{}", encoding="utf-8")
+    workspace = Workspace(folder)
     write_split(workspace.dataset / "train.arrow", passages(12, seed=1))
     write_split(workspace.dataset / "validation.arrow", passages(4, seed=2))
     write_params(workspace)
