@@ -51,8 +51,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     HF_DATASETS_CACHE=/tmp/hf-datasets \
     HF_EVALUATE_CACHE=/tmp/hf-evaluate \
     HF_METRICS_CACHE=/tmp/hf-metrics \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
-    TRITON_CACHE_DIR=/tmp/triton \
     DVC_SITE_CACHE_DIR=/tmp/dvc \
     DVC_NO_ANALYTICS=1
 WORKDIR /job

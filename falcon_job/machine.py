@@ -21,13 +21,14 @@ class Machine(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     tokens_per_pack: Auto | Annotated[int, Field(gt=0)] = "auto"
-    """Slots of one packed row, and tokens of one batch of generation."""
+    """Slots of one packed row, and tokens of one batch of generation; auto: what fits the GPU."""
     attention: Literal["auto", "flex", "sdpa"] = "auto"
     """Kernel of attention in training: FlexAttention, block-sparse, or sdpa with a dense mask; auto: flex on a GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether layers are compiled for training; auto: with FlexAttention."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: not."""
+    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: where all would
+    not fit the GPU."""
     workers: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
 

@@ -81,13 +81,18 @@ class Workspace:
 
     @property
     def scratch(self) -> Path:
-        """Checkpoints, locks, logs and partial downloads: ignored by Git and DVC."""
+        """Checkpoints, locks, logs, compiled kernels and partial downloads: ignored by Git and DVC."""
         return self.root / "scratch"
 
     @property
     def checkpoints(self) -> Path:
         """Trainer checkpoints, one folder a fingerprint of all that the result depends on."""
         return self.scratch / "checkpoints"
+
+    @property
+    def kernels(self) -> Path:
+        """Kernels that torch has compiled, kept for the next run."""
+        return self.scratch / "kernels"
 
     @property
     def downloads(self) -> Path:

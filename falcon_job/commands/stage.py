@@ -40,6 +40,7 @@ def run_stage(name: str) -> None:
         _watch_run()
         workspace = Workspace.find()
         params = load_params(workspace.params)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.kernels))  # else in the temporary folder
         _log_to_console_and_file(workspace, name)
         with lock(workspace, name):
             work: Callable[[Params, Workspace], None] = getattr(

@@ -1,7 +1,6 @@
 """Folders that the job writes: space, permission, and whether what is compiled there can be loaded."""
 
 import contextlib
-import getpass
 import mmap
 import os
 import shutil
@@ -38,7 +37,7 @@ def check_disk(here: Surroundings) -> Finding:
 
 def check_folders(here: Surroundings) -> Finding:
     """Check that the clone and the caches can be written, and that compiled code in them can be loaded."""
-    compiled = _compiled_folders()
+    compiled = _compiled_folders(here)
     weights = {"HF_HOME": HUB_CACHE} if is_to_download(here) else {}
     folders = {**_needed_folders(here), **weights, **compiled}
     bad = {name: reason for name, folder in folders.items() if (reason := why_not_writable(folder))}
@@ -81,18 +80,12 @@ def _needed_folders(here: Surroundings) -> dict[str, Path]:
     return folders
 
 
-def _compiled_folders() -> dict[str, Path]:
-    """Return where compiled code goes, by the variable that says so; defaults as in Triton and torch."""
+def _compiled_folders(here: Surroundings) -> dict[str, Path]:
+    """Return where compiled code goes, by the variable that says so; defaults as in Triton and our stages."""
     triton = os.environ.get("TRITON_CACHE_DIR") or os.path.expanduser("~/.triton/cache")  # noqa: PTH111 - never raises
-    inductor = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or _temporary() / f"torchinductor_{_user()}"
+    kernels = here.workspace.kernels if here.workspace else _temporary()
+    inductor = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or kernels
     return {"TMPDIR": _temporary(), "TRITON_CACHE_DIR": Path(triton), "TORCHINDUCTOR_CACHE_DIR": Path(inductor)}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as containers may have; OSError since Python 3.13
-        return "nobody"
 
 
 def _temporary() -> Path:
