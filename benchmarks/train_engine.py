@@ -23,7 +23,8 @@ from transformers import TrainerCallback
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.engine import choose_engine
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import choose_device
 from falcon_job.params import Params, load_params
 from falcon_job.qa.store import Split
 from falcon_job.training.loss import answer_loss

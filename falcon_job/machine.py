@@ -27,8 +27,8 @@ class Machine(BaseSettings):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether layers are compiled for training; auto: with FlexAttention."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: where all would
-    not fit the GPU."""
+    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: where they
+    would not fit the GPU."""
     workers: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
 

@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from falcon_job.errors import InputError
 
-Precision = Literal["fp32", "fp16", "bf16", "nf4"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "nf4"]
 Template = Literal["squad-v2", "seed"]
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -13,7 +13,8 @@ from falcon_job.inference.package import Package, open_package
 from falcon_job.inference.replies import Reply, reply_to
 from falcon_job.inference.scoring import make_generator
 from falcon_job.model.adapter import load_adapter
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import choose_device
 from falcon_job.model.tokenizer import make_encoder
 from falcon_job.qa.examples import ExampleEncoder, Tally
 from falcon_job.qa.passage import Passage, Question

@@ -13,14 +13,15 @@ from falcon_job.files import new_folder, read_json
 from falcon_job.inference.generation import Model
 from falcon_job.inference.package import PROMPT_FILE
 from falcon_job.model.adapter import load_adapter
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import QUANTIZED, choose_device
 from falcon_job.model.tokenizer import load_tokenizer, make_encoder
 from falcon_job.params import Precision
 from falcon_job.qa.prompt import PromptTemplate
 from falcon_job.qa.store import EncodedPassage, Split
 from falcon_job.workspace import Workspace
 
-MERGE_DRIFT: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "nf4": 0.5}
+MERGE_DRIFT: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.5, "nf4": 0.5}
 """Largest mean |difference| of an answer token's log probability that merging may make. A merged nf4 run is put on the
 16-bit weights, so it differs by the quantization too."""
 
@@ -97,7 +98,7 @@ def merge(
         JobError: the merged model answers otherwise; nothing is left behind.
     """
     device = choose_device()
-    wide: Precision = "bf16" if precision == "nf4" else precision
+    wide: Precision = "bf16" if precision in QUANTIZED else precision
     before = _answer_log_probabilities(load_adapter(load_base(base_folder, precision, device), adapter), rows)
     merged = load_adapter(load_base(base_folder, wide, device), adapter).merge_and_unload()
     tokenizer = load_tokenizer(base_folder)

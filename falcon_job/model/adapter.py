@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from falcon_job.errors import InputError, first_line
 from falcon_job.files import read_json, write_json
+from falcon_job.model.float8 import Float8Linear
 from falcon_job.params import LoraParams, ModelParams
 
 WEIGHTS = "adapter_model.safetensors"
@@ -22,7 +23,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftMode
     """Put a fresh float32 adapter on a frozen model; the seed is set first, so that it decides the initial weights.
 
     Raises:
-        InputError: a name in `lora.target_modules` is no linear layer of the model.
+        InputError: a name in `lora.target_modules` is no linear layer of the model, or DoRA meets float8 weights.
     """
     linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     unknown = sorted(set(lora.target_modules) - linear)
@@ -31,6 +32,8 @@ def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftMode
             f"lora.target_modules: {', '.join(unknown)}: no linear layer of the model, which has "
             f"{', '.join(sorted(linear))}: name one of these"
         )
+    if lora.use_dora and any(isinstance(module, Float8Linear) for module in model.modules()):
+        raise InputError("lora.use_dora: not on float8 weights: set it to false, or model.precision to bf16 or nf4")
     set_seed(seed)
     config = LoraConfig(
         r=lora.r,

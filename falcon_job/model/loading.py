@@ -16,50 +16,13 @@ from transformers import (
 )
 
 from falcon_job.errors import InputError, JobError, MachineError, first_line
-from falcon_job.machine import machine
 from falcon_job.model.attention import choose_implementation
 from falcon_job.model.compat import keep_4bit_weights, quantizable_falcon
+from falcon_job.model.float8 import MULTIPLE, to_float8
+from falcon_job.model.precision import compute_dtype
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
-
-# what each precision computes in; nf4 on GPUs without bf16 in fp16
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "nf4": torch.bfloat16,
-}
-
-
-def choose_device() -> torch.device:
-    """Return the device of this machine's settings.
-
-    Raises:
-        MachineError: CUDA is asked for and there is none.
-    """
-    wanted = machine().device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise MachineError("FALCON_JOB_DEVICE=cuda, but torch sees no CUDA device: unset it to run on the CPU")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type that a model of this precision computes in on a device.
-
-    Raises:
-        MachineError: the device cannot.
-    """
-    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and lacks_bf16:
-        raise MachineError(
-            "model.precision bf16 needs a GPU of compute capability 8.0 or more: use fp16 or nf4 on this one"
-        )
-    if precision == "fp16" and device.type == "cpu":
-        raise MachineError(
-            "model.precision fp16 needs a GPU (its gradients are scaled there): use bf16 or fp32 on a CPU"
-        )
-    return torch.float16 if precision == "nf4" and lacks_bf16 else DTYPES[precision]
 
 
 def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
@@ -67,7 +30,8 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
 
     Args:
         folder: config.json and *.safetensors.
-        precision: how weights are held and computed; nf4 is bitsandbytes' double-quantized 4-bit.
+        precision: how weights are held and computed; nf4 is bitsandbytes' double-quantized 4-bit, fp8 is
+            `model.float8`.
         device: where the model lives.
 
     Raises:
@@ -93,6 +57,8 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
                 output_loading_info=True,
             )
         model, found = loaded
+        if precision == "fp8":
+            logger.info("fp8: %d linear layers multiply in float8", _to_float8(model, folder, device))
         if not quantized:
             model = model.to(device)  # type: ignore[arg-type]
     except torch.OutOfMemoryError as error:
@@ -114,6 +80,15 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
     model.requires_grad_(requires_grad=False)
     model.train(mode=False)
     return model
+
+
+def _to_float8(model: PreTrainedModel, folder: Path, device: torch.device) -> int:
+    try:
+        return to_float8(model, model.get_output_embeddings(), device)
+    except ValueError as error:
+        raise InputError(
+            f"{folder}: {error}, and float8 needs multiples of {MULTIPLE}: use model.precision bf16 or nf4"
+        ) from None
 
 
 def load_config(folder: Path) -> PretrainedConfig:

@@ -13,7 +13,13 @@ from falcon_job.params import Params, Precision
 from falcon_job.qa.prompt import TEMPLATES
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-DTYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "nf4": "bfloat16"}
+DTYPES: dict[Precision, str] = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp8": "bfloat16",
+    "nf4": "bfloat16",
+}
 """What the base is loaded in to use the adapter without falcon_job."""
 
 

@@ -5,7 +5,8 @@ Reads build/dataset and build/base.json; writes build/baseline/ and reports/base
 
 from falcon_job.files import new_folder, write_json
 from falcon_job.inference.scoring import score_dev, write_official_files
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import choose_device
 from falcon_job.params import Params
 from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace

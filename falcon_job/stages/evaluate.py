@@ -8,7 +8,8 @@ from falcon_job.files import write_csv, write_json
 from falcon_job.inference.evaluation import answerability, samples, threshold_curve
 from falcon_job.inference.scoring import score_dev, write_official_files
 from falcon_job.model.adapter import load_adapter
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import choose_device
 from falcon_job.params import Params
 from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace

@@ -13,7 +13,8 @@ from falcon_job.errors import InputError
 from falcon_job.files import new_folder, read_json, sha256_file, write_json, write_text
 from falcon_job.inference.package import PROMPT_FILE, SETTINGS_FILE
 from falcon_job.inference.verification import check_package, merge, sample_trees
-from falcon_job.model.loading import choose_device, load_base
+from falcon_job.model.loading import load_base
+from falcon_job.model.precision import choose_device
 from falcon_job.model.tokenizer import load_tokenizer
 from falcon_job.params import Params
 from falcon_job.qa.prompt import TEMPLATES

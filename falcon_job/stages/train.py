@@ -6,22 +6,27 @@ lie under scratch/ while it runs, and a killed run goes on from the last.
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from peft import PeftModel
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
 from falcon_job.files import new_folder, write_csv, write_json
 from falcon_job.model.adapter import add_adapter, save_adapter
 from falcon_job.model.attention import check_window
-from falcon_job.model.engine import choose_engine
+from falcon_job.model.engine import Engine, choose_engine
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import choose_device, load_base, load_config
+from falcon_job.model.loading import load_base, load_config
+from falcon_job.model.precision import QUANTIZED, choose_device
+from falcon_job.packing.layout import Tree
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
 from falcon_job.training.callbacks import COLUMNS, history
 from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
+from falcon_job.training.divergence import check_divergence
 from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
@@ -35,7 +40,8 @@ def train(params: Params, workspace: Workspace) -> None:
     """Train the adapter and report losses and speed.
 
     Raises:
-        JobError: packing does not equal separate sequences on this model, or the loss is no number.
+        JobError: packing does not equal separate sequences on this model, quantized weights predict too differently,
+            or the loss is no number.
         MachineError: a setting does not fit this machine.
         InputError: the model is none that packing can serve.
     """
@@ -46,12 +52,13 @@ def train(params: Params, workspace: Workspace) -> None:
     model = add_adapter(base, params.lora, params.train.seed)
     engine = recall(folder, choose_engine(base, params.preprocess.max_tokens))
     logger.info("%s", engine)
-    prepare_layers(base, engine)
 
     form = PackForm.of(engine)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
+    divergence = _divergence(model, weights, params, steps.trees(0), engine)
+    prepare_layers(base, engine)
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
@@ -61,7 +68,7 @@ def train(params: Params, workspace: Workspace) -> None:
     with new_folder(workspace.adapter) as adapter:
         save_adapter(model, adapter, params.model)
     write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
-    write_json(workspace.reports / "train.json", _report(trainer, split, seconds))
+    write_json(workspace.reports / "train.json", _report(trainer, split, seconds) | divergence)
     forget(folder)
 
 
@@ -74,6 +81,16 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.perf_counter() - started
+
+
+def _divergence(
+    model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree], engine: Engine
+) -> dict[str, dict[str, float]]:
+    """Return what quantized weights differ from bf16 by on the first pack of the run; nothing for others."""
+    if params.model.precision not in QUANTIZED:
+        return {}
+    (first, *_) = PackForm.dense(engine.tokens_per_pack).make_packs(trees)
+    return {"divergence": check_divergence(model, weights, first, params.model.precision)}
 
 
 def _validation_steps(path: Path, params: Params, form: PackForm) -> StepDataset | None:

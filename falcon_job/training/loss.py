@@ -16,6 +16,13 @@ def answer_loss(model: nn.Module, pack: Pack) -> Tensor:
         model: a causal language model that takes `logits_to_keep` as slot numbers (transformers >= 4.50).
         pack: as `PackForm` makes it, or a plain sequence.
     """
+    logits = pack_logits(model, pack)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(wide, pack["targets"], reduction="sum")
+
+
+def pack_logits(model: nn.Module, pack: Pack) -> Tensor:
+    """Return the logits that predict a pack's answer tokens, [N, vocabulary]; arguments as of `answer_loss`."""
     output = model(
         input_ids=pack["input_ids"],
         position_ids=pack.get("position_ids"),
@@ -23,6 +30,5 @@ def answer_loss(model: nn.Module, pack: Pack) -> Tensor:
         logits_to_keep=pack["predicting"],
         use_cache=False,
     )
-    logits = output.logits[0]
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(wide, pack["targets"], reduction="sum")
+    logits: Tensor = output.logits[0]
+    return logits

@@ -15,7 +15,7 @@ from falcon_job.params import Precision
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import Pack, PackForm, plain_sequence
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "nf4": 0.1}
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.1, "nf4": 0.1}
 """Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
 MAX_TREES = 3
 MAX_BRANCHES = 3

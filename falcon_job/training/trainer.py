@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from falcon_job.errors import InputError
 from falcon_job.machine import machine
-from falcon_job.model.loading import choose_device, compute_dtype
+from falcon_job.model.precision import choose_device, compute_dtype
 from falcon_job.params import Params
 from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
 from falcon_job.training.loss import answer_loss

@@ -7,8 +7,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from falcon_job.model.adapter import add_adapter
+from falcon_job.model.loading import load_base
 from falcon_job.params import load_params
+from falcon_job.qa.store import Split
 from falcon_job.stages.train import train
+from falcon_job.training.divergence import check_divergence
+from falcon_job.training.packs import PackForm
+from falcon_job.training.steps import to_tree
 from falcon_job.training.trainer import PackedTrainer
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
@@ -28,7 +34,7 @@ def run(workspace, **changes):
         return [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "nf4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "fp8", "nf4"])
 def test_every_precision_passes_the_self_check_and_lowers_the_loss_by_compiled_flex_attention(
     workspace, caplog, precision
 ):
@@ -92,3 +98,19 @@ def test_steps_that_log_nothing_wait_for_the_gpu_nowhere(workspace, monkeypatch)
         torch.cuda.set_sync_debug_mode("default")
 
     assert strict.steps >= 4
+
+
+def test_the_bf16_weights_that_quantized_ones_are_compared_with_pass_through_the_gpu_one_module_at_a_time(tmp_path):
+    deep = falcon_7b_type(hidden_size=256, num_hidden_layers=24).to(torch.bfloat16)
+    workspace = make_workspace(tmp_path, deep)
+    split = Split(workspace.dataset / "train.arrow")
+    pack = PackForm.dense(256).make_packs([to_tree(split[0])])[0]
+    base = load_base(workspace.path("base"), "nf4", torch.device("cuda"))
+    model = add_adapter(base, load_params(workspace.params).lora, seed=0)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    found = check_divergence(model, workspace.path("base"), pack, "nf4")
+
+    assert 0 < found["kl"] < 5
+    weights = sum(p.numel() * p.element_size() for p in deep.parameters())
+    assert torch.cuda.max_memory_allocated() - before < weights / 2

@@ -9,7 +9,9 @@ from falcon_job.errors import InputError, JobError, MachineError
 from falcon_job.model import loading
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.attention import IMPLEMENTATION
-from falcon_job.model.loading import check_quantized, choose_device, compute_dtype, load_base
+from falcon_job.model.float8 import Float8Linear
+from falcon_job.model.loading import check_quantized, load_base
+from falcon_job.model.precision import choose_device, compute_dtype
 from tests.inference.finished_run import CPU, make_params, randomize
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type
 
@@ -195,6 +197,41 @@ def test_bf16_on_a_gpu_without_it_is_refused_with_what_to_use(folder, monkeypatc
 def test_a_gpu_with_bf16_uses_it(precision, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert compute_dtype(precision, torch.device("cuda")) == torch.bfloat16
+
+
+def test_float8_on_a_gpu_without_it_is_refused_with_what_to_use(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 6))
+    with pytest.raises(MachineError, match=r"fp8 needs a GPU of compute capability 8.9 .*: use bf16 or nf4") as caught:
+        compute_dtype("fp8", torch.device("cuda"))
+    assert caught.value.exit_code == 3
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert compute_dtype("fp8", torch.device("cuda")) == torch.bfloat16
+
+
+def test_float8_holds_every_linear_layer_but_the_head(folder, caplog):
+    caplog.set_level("INFO")
+    model = load_base(folder, "fp8", CPU)
+    kinds = {name: type(m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+
+    assert kinds.pop("lm_head") != Float8Linear
+    assert set(kinds.values()) == {Float8Linear}
+    assert f"fp8: {len(kinds)} linear layers multiply in float8" in caplog.text
+    assert model.dtype == torch.bfloat16
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_layers_that_float8_cannot_multiply_are_an_error_that_says_what_to_use(tmp_path):
+    falcon_7b_type(hidden_size=24).save_pretrained(tmp_path)
+
+    with pytest.raises(InputError, match=r"query_key_value takes 24 .* multiples of 16: use model.precision bf16"):
+        load_base(tmp_path, "fp8", CPU)
+
+
+def test_dora_is_not_put_on_float8_weights(folder):
+    lora = make_params().lora.model_copy(update={"use_dora": True})
+    with pytest.raises(InputError, match=r"lora.use_dora: not on float8 weights: set it to false"):
+        add_adapter(load_base(folder, "fp8", CPU), lora, seed=0)
 
 
 def test_half_precision_on_a_cpu_is_refused(folder):

@@ -131,8 +131,9 @@ def test_nothing_is_merged_unless_asked_for(workspace):
     assert "merged" not in read(workspace.reports / "export.json")
 
 
-def test_a_4_bit_run_is_exported_and_merged(workspace):
-    export(make_params(model={"precision": "nf4"}, export={"merge": True}), workspace)
+@pytest.mark.parametrize("precision", ["fp8", "nf4"])
+def test_a_quantized_run_is_exported_and_merged(workspace, precision):
+    export(make_params(model={"precision": precision}, export={"merge": True}), workspace)
     report = read(workspace.reports / "export.json")
     assert report["largest_logit_difference"] == 0
     assert report["merged"]["drift"] > 0

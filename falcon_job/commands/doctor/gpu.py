@@ -15,7 +15,7 @@ from falcon_job.commands.doctor.finding import (
     renew_torch,
     uses_gpu,
 )
-from falcon_job.errors import first_line
+from falcon_job.errors import MachineError, first_line
 
 QUANTIZATION_ERROR = 0.2
 """Relative error of a product with nf4 weights that is surely a wrong one; 0.09 is usual."""
@@ -49,6 +49,8 @@ def check_gpu(here: Surroundings) -> Finding:
 def _try_gpus(here: Surroundings) -> Finding:
     import torch
 
+    from falcon_job.model.precision import compute_dtype
+
     found = []
     for index in range(torch.cuda.device_count()):
         name = torch.cuda.get_device_name(index)
@@ -62,9 +64,12 @@ def _try_gpus(here: Surroundings) -> Finding:
                 f"{name} does not compute ({first_line(error)})",
                 f"this torch serves {built}: {renew_torch('this GPU')}, or set FALCON_JOB_DEVICE=cpu",
             )
-    precision = here.params.model.precision if here.params else None
-    if precision in ("bf16", "nf4") and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return note(f"{'; '.join(found)}: model.precision {precision} is slow without bf16", "use fp16")
+    try:
+        if here.params:
+            compute_dtype(here.params.model.precision, torch.device("cuda"))
+    except MachineError as error:
+        refusal, _, fix = str(error).rpartition(": ")
+        return problem(f"{'; '.join(found)}: {refusal}", fix)
     return ok("; ".join(found))
 
 

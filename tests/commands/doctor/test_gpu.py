@@ -80,6 +80,20 @@ def test_a_gpu_that_does_not_compute_is_a_problem(monkeypatch, error, found, fix
     assert fix in seen.fix
 
 
+def test_a_precision_that_the_gpu_cannot_compute_is_a_problem_with_what_to_use(monkeypatch):
+    monkeypatch.setattr(gpu, "uses_gpu", lambda here: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "A10")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 6))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(gpu, "_describe", lambda index: "compute capability 8.6")
+    assert check_gpu(here("cuda", "bf16")).status == "ok"
+    seen = check_gpu(here("cuda", "fp8"))
+    assert seen.status == "problem"
+    assert "A10 (compute capability 8.6): model.precision fp8 needs a GPU of compute capability 8.9" in seen.found
+    assert seen.fix == "use bf16 or nf4 on this one"
+
+
 @needs_gpu
 def test_a_gpu_computes_and_is_described():
     seen = check_gpu(here("cuda", "bf16"))

@@ -1,0 +1,107 @@
+"""Frozen linear layers whose weights, inputs and gradients are multiplied in float8 (e4m3), scaled row by row.
+
+Every token has a scale of its own, and every output of the layer, so that what a token is rounded to does not depend
+on what else stands in its pack. Rows as in Micikevicius et al. 2022 (arXiv 2209.05433), section 3; accumulation and
+results are wider.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+FLOAT8 = torch.float8_e4m3fn
+LARGEST = torch.finfo(FLOAT8).max
+MULTIPLE = 16
+"""What the kernels need the numbers of inputs and outputs to be a multiple of."""
+
+
+def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows as float8, and what to multiply each with to get them back.
+
+    Args:
+        values: [M, N].
+
+    Returns:
+        float8 [M, N], and float32 [M, 1].
+    """
+    wide = values.float()
+    scale = wide.abs().amax(-1, keepdim=True).clamp(min=1e-30) / LARGEST
+    return (wide / scale).to(FLOAT8), scale
+
+
+class Float8Product(torch.autograd.Function):
+    """x W^T by float8, and the gradient of x; W is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return [M, N].
+
+        Args:
+            ctx: of autograd.
+            inputs: [M, K], 16 bits.
+            weight: float8 [N, K].
+            scale: of the rows of weight, float32 [N, 1].
+        """
+        ctx.save_for_backward(weight, scale)
+        rows, row_scale = quantize_rows(inputs)
+        return torch._scaled_mm(
+            rows, weight.t(), scale_a=row_scale, scale_b=scale.t(), out_dtype=inputs.dtype, use_fast_accum=True
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the inputs, [M, K], from that of the product, [M, N]."""
+        (gradient,) = gradients
+        weight, scale = ctx.saved_tensors
+        rows, row_scale = quantize_rows(gradient * scale.t())  # the weight's scales lie along what is summed over
+        columns = weight.t().contiguous().t()  # the layout that the kernel takes
+        ones = torch.ones(1, weight.shape[1], device=weight.device)
+        product = torch._scaled_mm(
+            rows, columns, scale_a=row_scale, scale_b=ones, out_dtype=gradient.dtype, use_fast_accum=True
+        )
+        return product, None, None
+
+
+class Float8Linear(nn.Linear):
+    """A frozen linear layer in float8; its weight is kept as bytes, for which no library takes it for a small float."""
+
+    scale: Tensor
+
+    @classmethod
+    def of(cls, linear: nn.Linear, device: torch.device) -> "Float8Linear":
+        """Return a linear layer in float8 on a device."""
+        weight, scale = quantize_rows(linear.weight.detach().to(device))
+        layer = cls(linear.in_features, linear.out_features, bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.view(torch.uint8), requires_grad=False)
+        layer.register_buffer("scale", scale)
+        layer.bias = linear.bias
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the product, [..., in] to [..., out], in the type of the input."""
+        rows = input.reshape(-1, self.in_features)
+        product: Tensor = Float8Product.apply(rows, self.weight.view(FLOAT8), self.scale)
+        product = product.view(*input.shape[:-1], self.out_features)
+        return product if self.bias is None else product + self.bias
+
+
+def to_float8(model: nn.Module, head: nn.Module | None, device: torch.device) -> int:
+    """Put all linear layers of a model but its output head into float8, one after the other, on a device.
+
+    Returns:
+        How many.
+
+    Raises:
+        ValueError: a layer's inputs or outputs are no multiple of 16.
+    """
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    for name, module in linear.items():
+        if module.in_features % MULTIPLE or module.out_features % MULTIPLE:
+            raise ValueError(f"{name} takes {module.in_features} numbers to {module.out_features}")
+    for name, module in linear.items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, Float8Linear.of(module, device))
+    return len(linear)

@@ -1,0 +1,130 @@
+import pytest
+import torch
+
+from falcon_job.model.adapter import add_adapter
+from falcon_job.model.float8 import FLOAT8, Float8Linear, quantize_rows, to_float8
+from falcon_job.params import load_params
+from tests.test_presets import PRESETS
+from tests.tiny_models import VOCABULARY, falcon_7b_type
+
+CPU = torch.device("cpu")
+ROUNDING = 2.0**-4
+"""Half a unit in the last place of e4m3, relative."""
+
+
+def linear(rows=48, columns=64, bias=False, seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(columns, rows, bias=bias).to(torch.bfloat16)
+
+
+def relative(value, reference):
+    return float((value.double() - reference.double()).norm() / reference.double().norm())
+
+
+def test_rows_come_back_to_half_a_unit_in_the_last_place_whatever_their_size():
+    values = torch.randn(5, 64) * torch.tensor([[1e-20], [1e-3], [1.0], [1e4], [1e20]])
+    rows, scale = quantize_rows(values)
+    back = rows.float() * scale
+
+    assert rows.dtype == FLOAT8
+    large = values.abs() > values.abs().amax(-1, keepdim=True) / 1000  # below, e4m3 has fewer digits
+    assert ((back - values).abs() <= ROUNDING * values.abs())[large].all()
+
+
+def test_a_row_of_zeros_stays_zero():
+    rows, scale = quantize_rows(torch.zeros(2, 16, dtype=torch.bfloat16))
+
+    assert (rows.float() * scale == 0).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_product_and_gradient_are_those_of_the_layer_in_float64_but_for_rounding(bias):
+    original = linear(bias=bias)
+    layer = Float8Linear.of(original, CPU)
+    inputs = torch.randn(2, 10, 64, dtype=torch.bfloat16, requires_grad=True)
+    exact = inputs.detach().double().requires_grad_()
+    gradient = torch.randn(2, 10, 48, dtype=torch.bfloat16)
+
+    output, expected = layer(inputs), original.double()(exact)
+    output.backward(gradient)
+    expected.backward(gradient.double())
+
+    assert output.dtype == inputs.grad.dtype == torch.bfloat16
+    assert relative(output, expected) < ROUNDING
+    assert relative(inputs.grad, exact.grad) < ROUNDING
+
+
+def test_rows_of_very_different_size_do_not_share_a_scale():
+    """With one scale for all, the small ones would round to nothing."""
+    layer, original = Float8Linear.of(linear(), CPU), linear()
+    inputs = torch.randn(2, 64, dtype=torch.bfloat16) * torch.tensor([[1e-6], [1e6]], dtype=torch.bfloat16)
+
+    for row in range(2):
+        assert relative(layer(inputs)[row], original(inputs)[row]) < ROUNDING
+
+
+def test_what_a_token_gives_does_not_depend_on_its_pack():
+    layer = Float8Linear.of(linear(), CPU)
+    tokens = torch.randn(6, 64, dtype=torch.bfloat16)
+    tokens[3] *= 1000
+
+    assert torch.equal(layer(tokens)[:3], layer(tokens[:3]))
+
+
+def test_the_weight_takes_one_byte_a_number_and_is_frozen():
+    layer = Float8Linear.of(linear(), CPU)
+
+    assert layer.weight.element_size() == 1
+    assert not layer.weight.requires_grad
+    assert layer.scale.shape == (48, 1)
+
+
+def test_all_linear_layers_but_the_head_are_converted():
+    model = falcon_7b_type().to(torch.bfloat16)
+    head = model.get_output_embeddings()
+    count = to_float8(model, head, CPU)
+
+    left = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and not isinstance(m, Float8Linear)]
+    assert left == [head]
+    assert count == 2 * 4
+
+
+def test_layers_that_the_kernels_cannot_take_are_named():
+    model = falcon_7b_type(hidden_size=24)
+    with pytest.raises(ValueError, match="query_key_value takes 24 numbers to 36"):
+        to_float8(model, model.get_output_embeddings(), CPU)
+    assert not any(isinstance(m, Float8Linear) for m in model.modules()), "nothing is half converted"
+
+
+def adapted(convert, seed=3):
+    """A tiny Falcon with the job's own adapter, on float8 or on bf16 weights."""
+    lora = load_params(PRESETS[0].with_name("demo.yaml")).lora
+    model = falcon_7b_type(initializer_range=0.05).to(torch.bfloat16)
+    if convert:
+        to_float8(model, model.get_output_embeddings(), CPU)
+    return add_adapter(model.requires_grad_(requires_grad=False), lora, seed)
+
+
+def test_an_adapter_on_it_starts_with_the_float32_weights_that_it_starts_with_elsewhere():
+    in_float8, in_bf16 = (
+        {name: p for name, p in adapted(convert).named_parameters() if p.requires_grad} for convert in (True, False)
+    )
+    assert in_float8.keys() == in_bf16.keys()
+    for name, weight in in_float8.items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, in_bf16[name], rtol=2**-8, atol=0)  # peft rounds those on bf16 once
+
+
+def test_gradients_of_an_adapter_are_near_those_on_bf16_weights():
+    ids = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(0))
+
+    def gradients(convert):
+        model = adapted(convert)
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model(input_ids=ids, labels=ids).loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    assert 1e-3 < relative(gradients(convert=True), gradients(convert=False)) < 0.15
