@@ -105,9 +105,7 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
     log = work / f"{stage}.log"
     started = time.perf_counter()
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command, cwd=work, env=env | {CAP: str(cap_bytes or 0)}, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=work, env=env, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     peak = watch.end()

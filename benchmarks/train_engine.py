@@ -21,9 +21,10 @@ import torch
 from transformers import TrainerCallback
 
 from falcon_job.model.adapter import add_adapter
-from falcon_job.model.engine import choose_engine
+from falcon_job.model.attention import choose_kernel
+from falcon_job.model.engine import choose_engine, pack_sizes
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import load_base
+from falcon_job.model.loading import load_base, load_config
 from falcon_job.model.precision import choose_device
 from falcon_job.params import Params, load_params
 from falcon_job.qa.store import Split
@@ -189,11 +190,13 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    base = load_base(folder, params.model.precision, choose_device())
+    device = choose_device()
+    kernel = choose_kernel(device, load_config(folder))
+    base = load_base(folder, params.model.precision, device)
     model = add_adapter(base, params.lora, seed=0)
     loaded = time.perf_counter() - started
     loading_gb = peak_memory() / 1e9
-    engine = choose_engine(base, params.preprocess.max_tokens)
+    engine = choose_engine(base, kernel, pack_sizes(kernel, params.preprocess.max_tokens))
     prepare_layers(base, engine)
     form = PackForm.of(engine)
     data = Split(split)
@@ -210,6 +213,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         "self_check": str(difference),
         "engine": str(engine),
     }
+    profiled = 256 if torch.cuda.is_available() else None
     for count in questions:
         params = settings(folder, precision, count)
         plan = StepDataset(data, count, form, 0)
@@ -227,8 +231,8 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
             **result,
             "fill": round(filled / sum(map(slots, packs)), 3),
             "lengths": sorted({slots(pack) for pack in packs}),
-            "bare_questions_per_second": round(bare(trainer, repeated), 1),
-            **({"profile": profile(trainer, repeated.items[0])} if count == 256 and torch.cuda.is_available() else {}),
+            "questions_per_second_without_trainer": round(bare(trainer, repeated), 1),
+            **({"profile_ms": profile(trainer, repeated.items[0])} if profiled == count else {}),
         }
 
 

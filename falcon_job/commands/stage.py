@@ -40,7 +40,7 @@ def run_stage(name: str) -> None:
         _watch_run()
         workspace = Workspace.find()
         params = load_params(workspace.params)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.kernels))  # else in the temporary folder
+        _keep_compiled_kernels(workspace)
         _log_to_console_and_file(workspace, name)
         with lock(workspace, name):
             work: Callable[[Params, Workspace], None] = getattr(
@@ -59,6 +59,12 @@ def _forget_token() -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         os.environ.pop(name, None)
     os.environ["HF_TOKEN_PATH"] = os.devnull  # read when huggingface_hub is imported
+
+
+def _keep_compiled_kernels(workspace: Workspace) -> None:
+    """Let torch, not imported yet, keep what it compiles for the next run: its own choice is the temporary folder."""
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    os.environ[variable] = os.environ.get(variable) or str(workspace.kernels)
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:

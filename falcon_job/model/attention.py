@@ -142,8 +142,10 @@ def check_window(config: PretrainedConfig, longest: int) -> None:
     Raises:
         InputError: it attends over a shorter window.
     """
-    window = getattr(config.get_text_config(), "sliding_window", None)
-    if window and window < longest:
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    layers = getattr(text, "layer_types", None) or ["sliding_attention"]
+    if window and window < longest and any("sliding" in layer for layer in layers):
         raise InputError(
             f"model.source attends over {window} tokens at a time, fewer than preprocess.max_tokens={longest}, which "
             f"packs do not imitate: set preprocess.max_tokens to at most {window}"

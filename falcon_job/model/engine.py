@@ -1,8 +1,9 @@
 """How training is computed on this machine: what changes speed and memory, and results by rounding alone."""
 
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 
 from falcon_job.errors import MachineError
 from falcon_job.machine import machine
-from falcon_job.model.attention import Kernel, choose_kernel
+from falcon_job.model.attention import Kernel
 from falcon_job.packing.mask import BLOCK
 
 Switch = Literal["on", "off"]
@@ -25,8 +26,16 @@ SAFE_SHARE = 0.9
 """Of the free memory, what an estimate may fill."""
 BYTES_PER_LOGIT = 12
 """A logit in 16 bits and in float32, and the gradients of both."""
+BYTES_PER_TRAINED = 12
+"""A gradient and Adam's two states of a trained number, in float32."""
 PREDICTING_SHARE = 1 / 6
 """Of a pack's slots, those that predict an answer token: the output head is computed for these (SQuAD: a seventh)."""
+UNCOMPILED = 1.8
+"""What layers keep as they are, where compiled ones keep 1: most of what tiny Llama, Qwen and Falcon models kept."""
+WITH_DORA = 3.0
+"""The same with DoRA, which writes whole weights out."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,46 +61,73 @@ class Engine:
         )
 
 
-def choose_engine(model: PreTrainedModel, longest: int) -> Engine:
-    """Return how to train a model, adapter included, that is loaded: as fast as its device's free memory allows.
+def pack_sizes(kernel: Kernel, longest: int) -> list[int]:
+    """Return the sizes that full packs may have, largest first: all that are tried, or the one that is set.
 
     Args:
-        model: decides the kernel; what it leaves free decides the rest.
+        kernel: of attention.
         longest: tokens of the longest sequence, which a pack must hold.
 
     Raises:
-        MachineError: a setting does not fit this machine or the sequences.
+        MachineError: FALCON_JOB_TOKENS_PER_PACK is too small for it.
     """
-    wanted = machine()
-    kernel = choose_kernel(model.device, model.config)
-    if wanted.tokens_per_pack == "auto":
-        sizes = [_whole_blocks(max(FULL_PACK[kernel] // part, longest)) for part in SMALLER]
-    else:
-        sizes = [_usable(wanted.tokens_per_pack, kernel, longest)]
-    switches: list[Switch] = ["off", "on"]
-    if wanted.activation_checkpointing != "auto":
-        switches = [wanted.activation_checkpointing]
-    by_speed = list(product(switches, sizes))
-    budget = SAFE_SHARE * free_bytes(model.device)
-    fitting = [(switch, size) for switch, size in by_speed if training_bytes(model, size, switch) <= budget]
-    checkpointing, tokens = next(iter(fitting), by_speed[-1])
-    compiled: Switch = "on" if kernel == "flex" else "off"  # sdpa's packs may have any length
-    return Engine(kernel, compiled if wanted.compile == "auto" else wanted.compile, checkpointing, tokens)
+    wanted = machine().tokens_per_pack
+    if wanted == "auto":
+        return [_whole_blocks(max(FULL_PACK[kernel] // part, longest)) for part in SMALLER]
+    slots = wanted // BLOCK * BLOCK if kernel == "flex" else wanted
+    if slots < longest:
+        raise MachineError(
+            f"FALCON_JOB_TOKENS_PER_PACK={wanted} (packs of {slots}) is below preprocess.max_tokens={longest}: raise "
+            "it or lower the other"
+        )
+    return [slots]
 
 
 def _whole_blocks(slots: int) -> int:
     return -(-slots // BLOCK) * BLOCK
 
 
-def _usable(tokens: int, kernel: Kernel, longest: int) -> int:
-    """Return the slots of a pack of at most `tokens`, whole blocks under FlexAttention."""
-    slots = tokens // BLOCK * BLOCK if kernel == "flex" else tokens
-    if slots < longest:
-        raise MachineError(
-            f"FALCON_JOB_TOKENS_PER_PACK={tokens} (packs of {slots}) is below preprocess.max_tokens={longest}: raise "
-            "it or lower the other"
+def choose_engine(model: PreTrainedModel, kernel: Kernel, sizes: Sequence[int]) -> Engine:
+    """Return how to train a model, adapter included, that is loaded: as fast as its device's free memory allows.
+
+    Args:
+        model: what it leaves free decides.
+        kernel: of attention.
+        sizes: of packs, as `pack_sizes` returns them.
+
+    Raises:
+        MachineError: activation checkpointing is asked of a model that has none.
+    """
+    if not decoder_layers(model):  # none to compile, and none whose memory could be estimated
+        return Engine(kernel, "off", "off", sizes[-1])
+    wanted = machine().compile
+    compiled: Switch = wanted if wanted != "auto" else "on" if kernel == "flex" else "off"
+    # longer packs are taken to be faster than shorter ones, and both than computing activations again
+    by_speed = [Engine(kernel, compiled, switch, size) for switch in _switches(model) for size in sizes]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    budget = SAFE_SHARE * (free_bytes(model.device) - BYTES_PER_TRAINED * trained)
+    fitting = [engine for engine in by_speed if training_bytes(model, engine) <= budget]
+    if not fitting:
+        logger.warning(
+            "training takes about %.1f GB beside the weights and %.1f GB are free: if it runs out of memory, set "
+            "FALCON_JOB_TOKENS_PER_PACK lower, FALCON_JOB_ACTIVATION_CHECKPOINTING=on, or model.precision nf4",
+            training_bytes(model, by_speed[-1]) / 1e9,
+            max(0.0, budget) / 1e9,
         )
-    return slots
+    return (fitting or by_speed[-1:])[0]
+
+
+def _switches(model: PreTrainedModel) -> list[Switch]:
+    """Return the ways to treat activations that may be tried, the faster first."""
+    wanted = machine().activation_checkpointing
+    if wanted == "on" and not model.supports_gradient_checkpointing:
+        raise MachineError(
+            f"FALCON_JOB_ACTIVATION_CHECKPOINTING=on: a {model.config.model_type} model has none on the installed "
+            "transformers: unset it"
+        )
+    if wanted != "auto":
+        return [wanted]
+    return ["off", "on"] if model.supports_gradient_checkpointing else ["off"]
 
 
 def free_bytes(device: torch.device) -> float:
@@ -104,25 +140,32 @@ def free_bytes(device: torch.device) -> float:
     return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated(device)
 
 
-def training_bytes(model: PreTrainedModel, slots: int, checkpointing: Switch) -> float:
-    """Estimate what a pack takes beside the weights, forward and backward; on Falcon-7B 5 to 20 % too much.
+def training_bytes(model: PreTrainedModel, engine: Engine) -> float:
+    """Estimate what a full pack takes beside the weights, forward and backward; on Falcon-7B about a fifth too much.
 
-    A compiled layer of a frozen base keeps the outputs of its linear layers, the inputs of those with an adapter, and
-    what goes into and comes out of the layer; with checkpointing, only the latter but for the layer being computed,
-    whose gradients take as much twice more.
+    A compiled layer of a frozen base keeps the outputs of its linear layers, the inputs of those with an adapter (a
+    copy for each with dropout), and what goes into and comes out of it; with checkpointing only the latter but for the
+    layer being computed, whose gradients take as much twice more. Experts that are no linear layers are not counted.
     """
     layers = decoder_layers(model)
     modules = [module for layer in layers for module in layer.modules()]
+    adapters = [module for module in modules if isinstance(module, LoraLayer)]
     outputs = sum(m.out_features for m in modules if isinstance(m, nn.Linear) and not m.weight.requires_grad)
-    adapted = sum(m.in_features for m in modules if isinstance(m, LoraLayer))
+    inputs = sum(m.in_features * (2 if _drops(m) else 1) for m in adapters)
     embeddings: Any = model.get_input_embeddings()
     vocabulary, hidden = embeddings.weight.shape
     size = embeddings.weight.element_size()
     borders = size * hidden * len(layers)
-    whole = size * (outputs + adapted) + 2 * borders
-    computing = 3 * whole / max(len(layers), 1)
-    kept = borders if checkpointing == "on" else whole
-    return float(slots * (kept + computing + vocabulary * BYTES_PER_LOGIT * PREDICTING_SHARE))
+    factor = WITH_DORA if any(any(m.use_dora.values()) for m in adapters) else 1.0
+    factor = max(factor, UNCOMPILED if engine.compile == "off" else 1.0)
+    whole = factor * (size * (outputs + inputs) + 2 * borders)
+    kept = borders if engine.activation_checkpointing == "on" else whole
+    head = vocabulary * BYTES_PER_LOGIT * PREDICTING_SHARE
+    return float(engine.tokens_per_pack * (kept + 3 * whole / len(layers) + head))
+
+
+def _drops(adapter: LoraLayer) -> bool:
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in adapter.lora_dropout.values())
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:

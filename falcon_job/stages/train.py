@@ -7,6 +7,7 @@ lie under scratch/ while it runs, and a killed run goes on from the last.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from peft import PeftModel
@@ -15,8 +16,8 @@ from transformers import set_seed
 
 from falcon_job.files import new_folder, write_csv, write_json
 from falcon_job.model.adapter import add_adapter, save_adapter
-from falcon_job.model.attention import check_window
-from falcon_job.model.engine import Engine, choose_engine
+from falcon_job.model.attention import check_window, choose_kernel
+from falcon_job.model.engine import Engine, choose_engine, pack_sizes
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.loading import load_base, load_config
 from falcon_job.model.precision import QUANTIZED, choose_device
@@ -45,12 +46,15 @@ def train(params: Params, workspace: Workspace) -> None:
         MachineError: a setting does not fit this machine.
         InputError: the model is none that packing can serve.
     """
-    weights = locate(workspace)
-    check_window(load_config(weights), params.preprocess.max_tokens)
-    folder = workspace.checkpoints / fingerprint(workspace, "train")
-    base = load_base(weights, params.model.precision, choose_device())
+    weights, device, longest = locate(workspace), choose_device(), params.preprocess.max_tokens
+    config = load_config(weights)
+    check_window(config, longest)
+    kernel = choose_kernel(device, config)
+    sizes = pack_sizes(kernel, longest)  # refuses before anything is loaded
+    base = load_base(weights, params.model.precision, device)
     model = add_adapter(base, params.lora, params.train.seed)
-    engine = recall(folder, choose_engine(base, params.preprocess.max_tokens))
+    folder = workspace.checkpoints / fingerprint(workspace, "train")
+    engine = recall(folder, choose_engine(base, kernel, sizes))
     logger.info("%s", engine)
 
     form = PackForm.of(engine)
@@ -68,7 +72,8 @@ def train(params: Params, workspace: Workspace) -> None:
     with new_folder(workspace.adapter) as adapter:
         save_adapter(model, adapter, params.model)
     write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
-    write_json(workspace.reports / "train.json", _report(trainer, split, seconds) | divergence)
+    report = {**_report(trainer, split, seconds), **divergence, "engine": asdict(engine)}
+    write_json(workspace.reports / "train.json", report)
     forget(folder)
 
 

@@ -48,19 +48,19 @@ def _lookup(params: dict[str, object], key: str) -> object:
 
 
 def recall(folder: Path, engine: Engine) -> Engine:
-    """Return `engine` with what `auto` was when the checkpoints in `folder` began; without any, it begins them.
+    """Return how to go on from the checkpoints in `folder`: what is not set now as they began, on the same kernel.
 
-    On a machine that lacks their kernel nothing is recalled.
+    Without checkpoints, or where their kernel is not in use, that is `engine`. The answer is kept for the next time.
     """
     path = folder / "machine.json"
-    auto = {name: value for name, value in asdict(engine).items() if getattr(machine(), name) == "auto"}
-    saved = read_json(path) if path.is_file() else {}
-    if saved.get("attention") == "flex" and engine.attention != "flex":
-        saved = {}
-    recalled = {**auto, **{name: value for name, value in saved.items() if name in auto}}
-    if not path.is_file():
-        write_json(path, recalled)
-    return replace(engine, **recalled)
+    began = Engine(**read_json(path)) if path.is_file() and last_checkpoint(folder) else engine
+    same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine().attention == "auto")
+    if same_kernel and began != engine:
+        unset = {name: value for name, value in asdict(began).items() if getattr(machine(), name) == "auto"}
+        engine = replace(engine, **unset)
+        logger.info("what is not set is as when the checkpoints began")
+    write_json(path, asdict(engine))
+    return engine
 
 
 def last_checkpoint(folder: Path) -> Path | None:

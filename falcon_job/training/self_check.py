@@ -3,8 +3,10 @@
 Several models ignore the mask of a pack without a word, and training would go on with questions that see each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +65,27 @@ def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Differen
     each question, in packs of the same length: what differs is rounding of the same kernel, compiled once.
     """
     was_training = model.training
-    model.eval()
-    for module in model.modules():
-        module.training = getattr(module, "gradient_checkpointing", False)  # which works in training mode alone
     try:
-        packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
+        with _without_dropout(model):
+            packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     finally:
         model.zero_grad(set_to_none=True)
         model.train(was_training)
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off, but leave layers that compute activations again in training mode, in which alone they do."""
+    for module in model.modules():
+        module.training = getattr(module, "gradient_checkpointing", False)
+    config: Any = model.config
+    dropouts = {name: value for name, value in vars(config).items() if "dropout" in name and isinstance(value, float)}
+    vars(config).update(dict.fromkeys(dropouts, 0.0))  # Falcon's layers ask for theirs at each call
+    try:
+        yield
+    finally:
+        vars(config).update(dropouts)
 
 
 def _packed_and_separate(trees: Sequence[Tree], form: PackForm) -> tuple[list[Pack], list[Pack]]:

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,3 +30,21 @@ run_stage(name)
 
     assert said("fetch") == "['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'] set\n"
     assert said("preprocess") == "[] None\n"
+
+
+@pytest.mark.parametrize("given", [None, "", "elsewhere"])
+def test_compiled_kernels_are_kept_in_the_clone_unless_told_otherwise(tmp_path, given):
+    code = """
+from pathlib import Path
+from falcon_job.commands.stage import _keep_compiled_kernels
+from falcon_job.workspace import Workspace
+_keep_compiled_kernels(Workspace(Path.cwd()))
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+print(cache_dir())
+"""
+    env = {"PYTHONPATH": str(ROOT)}
+    if given is not None:
+        env["TORCHINDUCTOR_CACHE_DIR"] = given and str(tmp_path / given)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert Path(done.stdout.strip()) == tmp_path / (given or "scratch/kernels")

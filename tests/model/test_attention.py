@@ -132,11 +132,18 @@ def test_a_configuration_without_plain_heads_is_no_traceback(config, gpu):
 def test_a_model_that_attends_over_a_window_shorter_than_the_sequences_is_refused():
     with pytest.raises(InputError, match=r"attends over 256 tokens .* preprocess.max_tokens=384.* at most 256"):
         check_window(MistralConfig(sliding_window=256), 384)
+    with pytest.raises(InputError, match="attends over 64 tokens"):
+        check_window(Qwen2Config(sliding_window=64, use_sliding_window=True, max_window_layers=4), 384)
 
 
 @pytest.mark.parametrize(
     "config",
-    [MistralConfig(sliding_window=384), Qwen2Config(sliding_window=64, use_sliding_window=False), FalconMambaConfig()],
+    [
+        MistralConfig(sliding_window=384),
+        Qwen2Config(sliding_window=64, use_sliding_window=False),
+        Qwen2Config(sliding_window=64, use_sliding_window=True, layer_types=["full_attention"] * 32),
+        FalconMambaConfig(),
+    ],
 )
 def test_windows_that_hold_a_sequence_and_models_without_one_pass(config):
     check_window(config, 384)

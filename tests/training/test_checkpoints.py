@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from falcon_job.machine import machine
@@ -8,48 +6,82 @@ from falcon_job.training.checkpoints import forget, recall
 
 BEGUN = Engine("flex", "on", "on", 2048)
 NOW = Engine("flex", "on", "off", 8192)
+DENSE = Engine("sdpa", "off", "off", 2048)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Where a run of `BEGUN`, all of it auto, keeps its checkpoints."""
-    assert recall(tmp_path, BEGUN) == BEGUN
-    yield tmp_path
-    machine.cache_clear()
-
-
-def test_a_resumed_run_keeps_all_that_auto_was(folder):
-    assert recall(folder, NOW) == BEGUN
-
-
-def test_a_setting_that_is_given_on_resume_holds(folder, monkeypatch):
-    monkeypatch.setenv("FALCON_JOB_TOKENS_PER_PACK", "8192")
-    machine.cache_clear()
-
-    assert recall(folder, NOW) == Engine("flex", "on", "on", 8192)
-
-
-def test_on_a_machine_without_the_kernel_nothing_is_recalled(folder):
-    elsewhere = Engine("sdpa", "off", "off", 2048)
-
-    assert recall(folder, elsewhere) == elsewhere
-    assert recall(folder, NOW) == BEGUN, "and what was recorded stays"
-
-
-def test_what_was_given_is_not_recorded_as_what_auto_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("FALCON_JOB_TOKENS_PER_PACK", "2048")
-    machine.cache_clear()
-    try:
-        recall(tmp_path, BEGUN)
-    finally:
-        monkeypatch.undo()
+def setting(monkeypatch):
+    def set_to(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"FALCON_JOB_{name.upper()}", value)
         machine.cache_clear()
 
-    assert "tokens_per_pack" not in json.loads((tmp_path / "machine.json").read_text())
-    assert recall(tmp_path, NOW).tokens_per_pack == 8192
+    yield set_to
+    monkeypatch.undo()
+    machine.cache_clear()
 
 
-def test_a_run_that_is_done_leaves_nothing_to_recall(folder):
-    forget(folder)
+def checkpoint(folder):
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "trainer_state.json").write_text("{}")
 
-    assert recall(folder, NOW) == NOW
+
+def begin(folder, engine):
+    assert recall(folder, engine) == engine
+    checkpoint(folder)
+
+
+def test_a_resumed_run_goes_on_as_it_began(tmp_path, caplog):
+    caplog.set_level("INFO")
+    begin(tmp_path, BEGUN)
+
+    assert recall(tmp_path, NOW) == BEGUN
+    assert "as when the checkpoints began" in caplog.text
+
+
+def test_a_first_try_that_left_no_checkpoint_binds_nothing(tmp_path):
+    recall(tmp_path, BEGUN)
+
+    assert recall(tmp_path, NOW) == NOW
+
+
+def test_a_setting_that_is_given_on_resume_holds(tmp_path, setting):
+    begin(tmp_path, BEGUN)
+    setting(tokens_per_pack="8192")
+
+    assert recall(tmp_path, NOW) == Engine("flex", "on", "on", 8192)
+
+
+def test_on_a_machine_without_the_kernel_nothing_is_recalled(tmp_path):
+    begin(tmp_path, BEGUN)
+
+    assert recall(tmp_path, DENSE) == DENSE
+
+
+def test_nor_where_another_kernel_is_asked_for(tmp_path, setting):
+    begin(tmp_path, DENSE)
+    setting(attention="flex")
+
+    assert recall(tmp_path, NOW) == NOW
+
+
+def test_dense_attention_which_every_machine_has_is_recalled_where_flex_would_be_chosen(tmp_path):
+    begin(tmp_path, DENSE)
+
+    assert recall(tmp_path, NOW) == DENSE
+
+
+def test_what_was_given_to_begin_with_is_recalled_too(tmp_path, setting, monkeypatch):
+    setting(attention="sdpa", tokens_per_pack="2048")
+    begin(tmp_path, DENSE)
+    monkeypatch.undo()
+    machine.cache_clear()
+
+    assert recall(tmp_path, NOW) == DENSE
+
+
+def test_a_run_that_is_done_leaves_nothing_to_recall(tmp_path):
+    begin(tmp_path, BEGUN)
+    forget(tmp_path)
+
+    assert recall(tmp_path, NOW) == NOW

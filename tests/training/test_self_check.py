@@ -80,9 +80,18 @@ def test_activations_are_computed_again_as_in_training_but_dropout_stays_off():
     prepare_layers(model.get_base_model(), Engine("sdpa", "off", "on", 256))
     layer = decoder_layers(model.get_base_model())[0]
     runs = []
-    next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
 
     assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
     sequences = MAX_TREES * MAX_BRANCHES
     assert len(runs) == 2 * (1 + sequences), "one pack and its sequences, each twice"
     assert layer.training
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_the_dropout_of_the_base_itself_is_off_too(checkpointing):
+    model = with_lora(falcon_7b_type(hidden_dropout=0.3, attention_dropout=0.3)).train()
+    prepare_layers(model.get_base_model(), Engine("sdpa", "off", checkpointing, 256))
+
+    assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
+    assert model.config.hidden_dropout == 0.3

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
+from transformers import MistralConfig, MistralForCausalLM, TrainingArguments
 
 from falcon_job.commands.stage import _out_of_memory_explained
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
@@ -18,12 +18,24 @@ from falcon_job.machine import machine
 from falcon_job.model.engine import FULL_PACK
 from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
+from falcon_job.sources.base_model import pin
 from falcon_job.stages.train import train
 from falcon_job.training.callbacks import RunningLoss
 from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer
+from tests.tiny_models import VOCABULARY
 from tests.training.conftest import write_params
+
+TINY_MISTRAL = MistralConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    sliding_window=8,
+)
 
 
 def run(workspace, **changes):
@@ -334,6 +346,17 @@ def test_packs_shorter_than_a_sequence_are_refused(workspace, tokens_per_pack):
     tokens_per_pack(16)
 
     with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=16 .* is below preprocess.max_tokens=384"):
+        run(workspace)
+
+
+def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, tokens_per_pack, monkeypatch):
+    monkeypatch.setattr("falcon_job.stages.train.load_base", lambda *_: pytest.fail("loaded"))
+    tokens_per_pack(16)
+    with pytest.raises(MachineError):
+        run(workspace)
+    MistralForCausalLM(TINY_MISTRAL).save_pretrained(workspace.path("base"))
+    pin(load_params(workspace.params).model, workspace).write(workspace.base)
+    with pytest.raises(InputError, match="attends over 8 tokens at a time"):
         run(workspace)
 
 

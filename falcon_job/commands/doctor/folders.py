@@ -53,7 +53,8 @@ def check_folders(here: Surroundings) -> Finding:
     if closed := {name: folder for name, folder in compiled.items() if _is_noexec(folder)}:
         found = "; ".join(f"{name}: {folder} is mounted noexec" for name, folder in closed.items())
         return note(
-            f"{found}, so that compiled kernels cannot be loaded", "mount it with exec (`docker run --tmpfs /tmp:exec`)"
+            f"{found}, so that compiled kernels cannot be loaded",
+            f"mount it with exec (`docker run --tmpfs /tmp:exec`), or set {', '.join(closed)} to another folder",
         )
     return ok(f"writable: {', '.join(folders)}")
 
