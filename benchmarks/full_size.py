@@ -98,8 +98,7 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
         SystemExit: it failed; the end of its output is printed.
     """
     command = [sys.executable, "-c", CAPPED_STAGE, stage] if cap_bytes else [sys.executable, "-m", "falcon_job", stage]
-    path = os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": path, CAP: str(cap_bytes or 0)}
+    env = {**stage_environment(work), CAP: str(cap_bytes or 0)}
     watch = Watch()
     watch.start()
     log = work / f"{stage}.log"
@@ -121,6 +120,11 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
         "outputs_mb": round(sum(file.stat().st_size for file in files) / 1e6, 2),
         "last_line": said.rpartition("\n")[2],
     }
+
+
+def stage_environment(work: Path) -> dict[str, str]:
+    """Return the environment of a stage that runs the code of a workspace."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
 
 
 def _files(path: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FLOAT8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FLOAT8).max
 MULTIPLE = 16
 """What the kernels need the numbers of inputs and outputs to be a multiple of."""
 
@@ -27,7 +26,7 @@ def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
         float8 [M, N], and float32 [M, 1].
     """
     wide = values.float()
-    scale = wide.abs().amax(-1, keepdim=True).clamp(min=1e-30) / LARGEST
+    scale = wide.abs().amax(-1, keepdim=True).clamp(min=1e-30) / torch.finfo(FLOAT8).max
     return (wide / scale).to(FLOAT8), scale
 
 

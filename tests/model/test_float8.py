@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from falcon_job.model.adapter import add_adapter
+from falcon_job.model.engine import Engine
 from falcon_job.model.float8 import FLOAT8, Float8Linear, quantize_rows, to_float8
+from falcon_job.model.layers import prepare_layers
 from falcon_job.params import load_params
 from tests.test_presets import PRESETS
 from tests.tiny_models import VOCABULARY, falcon_7b_type
@@ -115,6 +117,17 @@ def test_an_adapter_on_it_starts_with_the_float32_weights_that_it_starts_with_el
         torch.testing.assert_close(weight, in_bf16[name], rtol=2**-8, atol=0)  # peft rounds those on bf16 once
 
 
+def gradients(model):
+    """Of an adapter whose B is not zero, on some tokens."""
+    ids = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model(input_ids=ids, labels=ids).loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
 def test_gradients_of_an_adapter_are_near_those_on_bf16_weights():
     ids = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(0))
 
@@ -128,3 +141,12 @@ def test_gradients_of_an_adapter_are_near_those_on_bf16_weights():
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
     assert 1e-3 < relative(gradients(convert=True), gradients(convert=False)) < 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_compiled_layers_give_the_gradients_of_layers_as_they_are(checkpointing):
+    compiled = adapted(convert=True).train()
+    prepare_layers(compiled.get_base_model(), Engine("sdpa", "on", checkpointing, 64))
+
+    assert relative(gradients(compiled), gradients(adapted(convert=True).train())) < 0.05

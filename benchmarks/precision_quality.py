@@ -1,0 +1,130 @@
+"""What a precision costs in quality: the same runs in each of several precisions, compared question by question.
+
+    python -m benchmarks.precision_quality PRESET MODEL SQUAD WORK [--precision fp8 ...] [--seeds 5] [--at-once 5]
+
+Trains and evaluates by the stages' own commands, in WORK: PRESET's params with MODEL (a folder) in place of its model,
+all of SQUAD's train.json and dev.json in place of its data, `train.seed` 0, 1, ... in bf16 and each precision named.
+One JSON line a run, then one a precision: mean differences from bf16 over seeds, and of F1 the 95 % interval of a
+paired bootstrap over the passages of dev.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+from benchmarks.full_size import prepare, stage_environment
+from falcon_job.qa.dataset import read_passages
+from falcon_job.qa.metric import confidence_interval, question_scores
+
+REFERENCE = "bf16"
+SCORES = ("f1", "has_ans_f1", "no_ans_f1")
+Run = dict[str, Any]
+
+
+def run_stages(work: Path, *stages: str) -> None:
+    """Run stages in a workspace.
+
+    Raises:
+        SystemExit: one failed; the end of what it said is printed.
+    """
+    for stage in stages:
+        command = [sys.executable, "-m", "falcon_job", stage]
+        done = subprocess.run(command, cwd=work, env=stage_environment(work), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{work.name}: {stage} exited with {done.returncode}\n{done.stderr[-4000:]}")
+
+
+def change(work: Path, **groups: dict[str, Any]) -> None:
+    """Change the params of a workspace."""
+    yaml = YAML()
+    params = yaml.load(work / "params.yaml")
+    for group, values in groups.items():
+        params[group].update(values)
+    yaml.dump(params, work / "params.yaml")
+
+
+def run(shared: Path, precision: str, seed: int) -> Run:
+    """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
+    work = shared.with_name(f"{precision}-{seed}")
+    shutil.copytree(shared, work)
+    change(work, model={"precision": precision}, train={"seed": seed})
+    run_stages(work, "train", "evaluate")
+    trained, scored = (_read(work / "reports" / f"{name}.json") for name in ("train", "eval"))
+    return {
+        "precision": precision,
+        "seed": seed,
+        **{name: scored[name] for name in SCORES},
+        "validation_loss": trained["validation_loss"],
+        **trained.get("divergence", {}),
+        "predictions": _read(work / "build" / "predictions.json"),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
+    """Return what a precision's runs differ by from those in bf16 with the same seeds."""
+    passages = read_passages(dev)
+    golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}
+    places = {q.id: number for number, passage in enumerate(passages) for q in passage.questions}
+    ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
+    pairs = [(ours[seed], reference[seed]) for seed in reference]
+    differences = [_f1_differences(a["predictions"], b["predictions"], golds) for a, b in pairs]
+    paired = {name: mean(each[name] for each in differences) for name in golds}
+    low, high = confidence_interval(paired, places, seed=0)
+    means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES, "validation_loss")}
+    return {"precision": precision, "seeds": len(pairs), **means, "f1_difference_low": low, "f1_difference_high": high}
+
+
+def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
+    return {run["seed"]: run for run in runs if run["precision"] == precision}
+
+
+def _f1_differences(
+    ours: Mapping[str, str], reference: Mapping[str, str], golds: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    scores, others = question_scores(ours, golds), question_scores(reference, golds)
+    return {name: scores[name][1] - others[name][1] for name in golds}
+
+
+@click.command(help=__doc__)
+@click.argument("preset")
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@click.option("--precision", "precisions", multiple=True, default=("fp8", "nf4"))
+@click.option("--seeds", default=5)
+@click.option("--at-once", default=5, help="Runs at a time.")
+def main(
+    preset: str, model: Path, squad: Path, work: Path, precisions: tuple[str, ...], seeds: int, at_once: int
+) -> None:
+    """Print one JSON line a run and one a precision."""
+    shared = work / "shared"
+    prepare(preset, model, squad, shared)
+    change(shared, preprocess={"limit": None}, evaluate={"limit": None})
+    run_stages(shared, "fetch", "preprocess")
+    runs = []
+    with ThreadPoolExecutor(at_once) as pool:
+        for result in pool.map(lambda pair: run(shared, *pair), product((REFERENCE, *precisions), range(seeds))):
+            runs.append(result)
+            shown = {key: value for key, value in result.items() if key != "predictions"}
+            print("RESULT", json.dumps(shown), flush=True)
+    for precision in precisions:
+        print("RESULT", json.dumps(compare(runs, precision, shared / "data" / "dev.json")), flush=True)
+
+
+if __name__ == "__main__":
+    main()
