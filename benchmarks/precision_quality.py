@@ -27,6 +27,8 @@ from falcon_job.qa.dataset import read_passages
 from falcon_job.qa.metric import confidence_interval, question_scores
 
 REFERENCE = "bf16"
+ALIKE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
+"""What would else follow from the memory that runs at the same time leave."""
 SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 Run = dict[str, Any]
 
@@ -39,7 +41,9 @@ def run_stages(work: Path, *stages: str) -> None:
     """
     for stage in stages:
         command = [sys.executable, "-m", "falcon_job", stage]
-        done = subprocess.run(command, cwd=work, env=stage_environment(work), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=work, env={**stage_environment(work), **ALIKE}, capture_output=True, text=True
+        )
         if done.returncode:
             raise SystemExit(f"{work.name}: {stage} exited with {done.returncode}\n{done.stderr[-4000:]}")
 

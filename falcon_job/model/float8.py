@@ -1,15 +1,18 @@
 """Frozen linear layers whose weights, inputs and gradients are multiplied in float8 (e4m3), scaled row by row.
 
-Every token has a scale of its own, and every output of the layer, so that what a token is rounded to does not depend
-on what else stands in its pack. Rows as in Micikevicius et al. 2022 (arXiv 2209.05433), section 3; accumulation and
+Every token has a scale of its own, and every output of the layer, so that how a token is rounded does not depend on
+what else stands in its pack. Rows as in Micikevicius et al. 2022 (arXiv 2209.05433), section 3; accumulation and
 results are wider.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 FLOAT8 = torch.float8_e4m3fn
 MULTIPLE = 16
@@ -27,7 +30,7 @@ def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     wide = values.float()
     scale = wide.abs().amax(-1, keepdim=True).clamp(min=1e-30) / torch.finfo(FLOAT8).max
-    return (wide / scale).to(FLOAT8), scale
+    return (wide / scale).to(FLOAT8).contiguous(), scale
 
 
 class Float8Product(torch.autograd.Function):
@@ -45,9 +48,8 @@ class Float8Product(torch.autograd.Function):
         """
         ctx.save_for_backward(weight, scale)
         rows, row_scale = quantize_rows(inputs)
-        return torch._scaled_mm(
-            rows, weight.t(), scale_a=row_scale, scale_b=scale.t(), out_dtype=inputs.dtype, use_fast_accum=True
-        )
+        product = torch._scaled_mm(rows, weight.t(), scale_a=row_scale, scale_b=scale.t(), out_dtype=torch.bfloat16)
+        return product.to(inputs.dtype)
 
     @staticmethod
     @once_differentiable
@@ -58,16 +60,16 @@ class Float8Product(torch.autograd.Function):
         rows, row_scale = quantize_rows(gradient * scale.t())  # the weight's scales lie along what is summed over
         columns = weight.t().contiguous().t()  # the layout that the kernel takes
         ones = torch.ones(1, weight.shape[1], device=weight.device)
-        product = torch._scaled_mm(
-            rows, columns, scale_a=row_scale, scale_b=ones, out_dtype=gradient.dtype, use_fast_accum=True
-        )
-        return product, None, None
+        product = torch._scaled_mm(rows, columns, scale_a=row_scale, scale_b=ones, out_dtype=torch.bfloat16)
+        return product.to(gradient.dtype), None, None
 
 
 class Float8Linear(nn.Linear):
     """A frozen linear layer in float8; its weight is kept as bytes, for which no library takes it for a small float."""
 
     scale: Tensor
+    wide = False
+    """Whether products are taken in the type of the input, of the same rounded weights."""
 
     @classmethod
     def of(cls, linear: nn.Linear, device: torch.device) -> "Float8Linear":
@@ -76,15 +78,31 @@ class Float8Linear(nn.Linear):
         layer = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         layer.weight = nn.Parameter(weight.view(torch.uint8), requires_grad=False)
         layer.register_buffer("scale", scale)
-        layer.bias = linear.bias
+        layer.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product, [..., in] to [..., out], in the type of the input."""
+        if self.wide:
+            weight = self.weight.view(FLOAT8).float() * self.scale
+            return functional.linear(input, weight.to(input.dtype), self.bias)
         rows = input.reshape(-1, self.in_features)
         product: Tensor = Float8Product.apply(rows, self.weight.view(FLOAT8), self.scale)
         product = product.view(*input.shape[:-1], self.out_features)
         return product if self.bias is None else product + self.bias
+
+
+@contextmanager
+def wide_products(model: nn.Module) -> Iterator[None]:
+    """Let float8 layers round their weights alone, for what float8's rounding would hide."""
+    layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    for layer in layers:
+        layer.wide = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.wide = False
 
 
 def to_float8(model: nn.Module, head: nn.Module | None, device: torch.device) -> int:

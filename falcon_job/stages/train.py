@@ -17,7 +17,7 @@ from transformers import set_seed
 from falcon_job.files import new_folder, write_csv, write_json
 from falcon_job.model.adapter import add_adapter, save_adapter
 from falcon_job.model.attention import check_window, choose_kernel
-from falcon_job.model.engine import Engine, choose_engine, pack_sizes
+from falcon_job.model.engine import FULL_PACK, Engine, choose_engine, pack_sizes
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.loading import load_base, load_config
 from falcon_job.model.precision import QUANTIZED, choose_device
@@ -46,23 +46,16 @@ def train(params: Params, workspace: Workspace) -> None:
         MachineError: a setting does not fit this machine.
         InputError: the model is none that packing can serve.
     """
-    weights, device, longest = locate(workspace), choose_device(), params.preprocess.max_tokens
-    config = load_config(weights)
-    check_window(config, longest)
-    kernel = choose_kernel(device, config)
-    sizes = pack_sizes(kernel, longest)  # refuses before anything is loaded
-    base = load_base(weights, params.model.precision, device)
-    model = add_adapter(base, params.lora, params.train.seed)
+    weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    engine = recall(folder, choose_engine(base, kernel, sizes))
-    logger.info("%s", engine)
-
+    model, engine = _load(weights, params, folder)
     form = PackForm.of(engine)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
-    divergence = _divergence(model, weights, params, steps.trees(0), engine)
-    prepare_layers(base, engine)
+
+    divergence = _divergence(model, weights, params, steps.trees(0))
+    prepare_layers(model.get_base_model(), engine)
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
@@ -77,6 +70,19 @@ def train(params: Params, workspace: Workspace) -> None:
     forget(folder)
 
 
+def _load(weights: Path, params: Params, checkpoints: Path) -> tuple[PeftModel, Engine]:
+    """Return the base with a fresh adapter, and how to train it; what cannot serve is refused before it is loaded."""
+    config, device, longest = load_config(weights), choose_device(), params.preprocess.max_tokens
+    check_window(config, longest)
+    kernel = choose_kernel(device, config)
+    sizes = pack_sizes(kernel, longest)
+    base = load_base(weights, params.model.precision, device)
+    model = add_adapter(base, params.lora, params.train.seed)
+    engine = recall(checkpoints, choose_engine(base, kernel, sizes))
+    logger.info("%s", engine)
+    return model, engine
+
+
 def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     """Train, from a checkpoint if there is one; return the seconds it took."""
     if checkpoint:
@@ -88,13 +94,11 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
     return time.perf_counter() - started
 
 
-def _divergence(
-    model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree], engine: Engine
-) -> dict[str, dict[str, float]]:
-    """Return what quantized weights differ from bf16 by on the first pack of the run; nothing for others."""
+def _divergence(model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree]) -> dict[str, dict[str, float]]:
+    """Return what quantized weights differ from bf16 by on the run's first questions; nothing for others."""
     if params.model.precision not in QUANTIZED:
         return {}
-    (first, *_) = PackForm.dense(engine.tokens_per_pack).make_packs(trees)
+    (first, *_) = PackForm.dense(max(params.preprocess.max_tokens, FULL_PACK["sdpa"])).make_packs(trees)
     return {"divergence": check_divergence(model, weights, first, params.model.precision)}
 
 

@@ -50,17 +50,19 @@ def _lookup(params: dict[str, object], key: str) -> object:
 def recall(folder: Path, engine: Engine) -> Engine:
     """Return how to go on from the checkpoints in `folder`: what is not set now as they began, on the same kernel.
 
-    Without checkpoints, or where their kernel is not in use, that is `engine`. The answer is kept for the next time.
+    Without any that is `engine`, which is kept as how they begin; and `engine` where their kernel is not in use.
     """
     path = folder / "machine.json"
-    began = Engine(**read_json(path)) if path.is_file() and last_checkpoint(folder) else engine
+    if not (path.is_file() and last_checkpoint(folder)):
+        write_json(path, asdict(engine))
+        return engine
+    began = Engine(**read_json(path))
     same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine().attention == "auto")
-    if same_kernel and began != engine:
-        unset = {name: value for name, value in asdict(began).items() if getattr(machine(), name) == "auto"}
-        engine = replace(engine, **unset)
-        logger.info("what is not set is as when the checkpoints began")
-    write_json(path, asdict(engine))
-    return engine
+    if not same_kernel:
+        return engine
+    logger.info("what is not set is as when the checkpoints began")
+    unset = {name: value for name, value in asdict(began).items() if getattr(machine(), name) == "auto"}
+    return replace(engine, **unset)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

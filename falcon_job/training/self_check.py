@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_job.errors import JobError
+from falcon_job.model.float8 import wide_products
 from falcon_job.packing.layout import Tree, lay_out
 from falcon_job.params import Precision
 from falcon_job.training.loss import answer_loss
@@ -62,11 +63,12 @@ def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Differen
     """Return how far the loss and gradients of packed `trees` are from those of separate sequences.
 
     Under sdpa these are ordinary sequences, masked by the model itself. The block-sparse kernel gets the passage with
-    each question, in packs of the same length: what differs is rounding of the same kernel, compiled once.
+    each question, in packs of the same length: what differs is rounding of the same kernel, compiled once. float8
+    layers multiply in the type of the base meanwhile: their rounding makes more of small differences than a leak does.
     """
     was_training = model.training
     try:
-        with _without_dropout(model):
+        with _without_dropout(model), wide_products(model):
             packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     finally:
         model.zero_grad(set_to_none=True)

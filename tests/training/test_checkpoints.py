@@ -56,6 +56,7 @@ def test_on_a_machine_without_the_kernel_nothing_is_recalled(tmp_path):
     begin(tmp_path, BEGUN)
 
     assert recall(tmp_path, DENSE) == DENSE
+    assert recall(tmp_path, NOW) == BEGUN, "how it began is not forgotten"
 
 
 def test_nor_where_another_kernel_is_asked_for(tmp_path, setting):

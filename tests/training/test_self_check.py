@@ -1,8 +1,10 @@
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from falcon_job.errors import JobError
 from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.float8 import to_float8
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
 from falcon_job.training.packs import PackForm
@@ -95,3 +97,16 @@ def test_the_dropout_of_the_base_itself_is_off_too(checkpointing):
 
     assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
     assert model.config.hidden_dropout == 0.3
+
+
+def test_a_deep_model_in_float8_whose_rounding_grows_from_layer_to_layer_passes_and_a_leak_does_not():
+    def deep(**changes):
+        settings = {"hidden_size": 64, "num_hidden_layers": 12, "initializer_range": 0.06, **changes}
+        model = falcon_7b_type(**settings).to(torch.bfloat16)
+        to_float8(model, model.get_output_embeddings(), torch.device("cpu"))
+        lora = LoraConfig(r=4, target_modules=["query_key_value"], task_type="CAUSAL_LM")
+        return get_peft_model(model.requires_grad_(requires_grad=False), lora)
+
+    check_packing(deep(), TREES, "fp8", FORM)
+    with pytest.raises(JobError, match="ignores the mask"):
+        check_packing(deep(attn_implementation="eager"), TREES, "fp8", FORM)
