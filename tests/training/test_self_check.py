@@ -99,14 +99,13 @@ def test_the_dropout_of_the_base_itself_is_off_too(checkpointing):
     assert model.config.hidden_dropout == 0.3
 
 
-def test_a_deep_model_in_float8_whose_rounding_grows_from_layer_to_layer_passes_and_a_leak_does_not():
+def test_the_rounding_of_float8_which_grows_from_layer_to_layer_is_not_taken_for_a_leak():
     def deep(**changes):
-        settings = {"hidden_size": 64, "num_hidden_layers": 12, "initializer_range": 0.06, **changes}
-        model = falcon_7b_type(**settings).to(torch.bfloat16)
+        model = falcon_7b_type(hidden_size=64, num_hidden_layers=12, **changes).to(torch.bfloat16)
         to_float8(model, model.get_output_embeddings(), torch.device("cpu"))
         lora = LoraConfig(r=4, target_modules=["query_key_value"], task_type="CAUSAL_LM")
         return get_peft_model(model.requires_grad_(requires_grad=False), lora)
 
-    check_packing(deep(), TREES, "fp8", FORM)
+    assert check_packing(deep(), TREES, "fp8", FORM).gradients < 0.03, "0.075 with products in float8"
     with pytest.raises(JobError, match="ignores the mask"):
         check_packing(deep(attn_implementation="eager"), TREES, "fp8", FORM)
