@@ -34,4 +34,4 @@ def write_preset(workspace: Workspace, name: str) -> None:
 
 
 def _presets(workspace: Workspace) -> dict[str, Path]:
-    return {file.stem: file for file in sorted(workspace.path("presets").glob("*.yaml"))}
+    return {file.stem: file for file in sorted(workspace.path("presets").glob("*.yaml"), key=lambda file: file.stem)}
