@@ -38,7 +38,8 @@ class Difference:
 def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, form: PackForm) -> Difference:
     """Compare one packed batch, made of the first of `trees`, with its separate sequences, computed as in training.
 
-    Only dropout is off meanwhile; gradients, random state and mode are left as they were.
+    But dropout is off, and float8 layers multiply in the type of the base. Gradients, random state and mode are left
+    as they were.
 
     Raises:
         JobError: they differ by more than the precision's rounding.

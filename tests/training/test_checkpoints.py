@@ -1,24 +1,9 @@
-import pytest
-
-from falcon_job.machine import machine
 from falcon_job.model.engine import Engine
 from falcon_job.training.checkpoints import forget, recall
 
 BEGUN = Engine("flex", "on", "on", 2048)
 NOW = Engine("flex", "on", "off", 8192)
 DENSE = Engine("sdpa", "off", "off", 2048)
-
-
-@pytest.fixture
-def setting(monkeypatch):
-    def set_to(**variables):
-        for name, value in variables.items():
-            monkeypatch.setenv(f"FALCON_JOB_{name.upper()}", value)
-        machine.cache_clear()
-
-    yield set_to
-    monkeypatch.undo()
-    machine.cache_clear()
 
 
 def checkpoint(folder):
@@ -45,9 +30,9 @@ def test_a_first_try_that_left_no_checkpoint_binds_nothing(tmp_path):
     assert recall(tmp_path, NOW) == NOW
 
 
-def test_a_setting_that_is_given_on_resume_holds(tmp_path, setting):
+def test_a_setting_that_is_given_on_resume_holds(tmp_path, set_machine):
     begin(tmp_path, BEGUN)
-    setting(tokens_per_pack="8192")
+    set_machine(tokens_per_pack="8192")
 
     assert recall(tmp_path, NOW) == Engine("flex", "on", "on", 8192)
 
@@ -59,9 +44,9 @@ def test_on_a_machine_without_the_kernel_nothing_is_recalled(tmp_path):
     assert recall(tmp_path, NOW) == BEGUN, "how it began is not forgotten"
 
 
-def test_nor_where_another_kernel_is_asked_for(tmp_path, setting):
+def test_nor_where_another_kernel_is_asked_for(tmp_path, set_machine):
     begin(tmp_path, DENSE)
-    setting(attention="flex")
+    set_machine(attention="flex")
 
     assert recall(tmp_path, NOW) == NOW
 
@@ -72,11 +57,10 @@ def test_dense_attention_which_every_machine_has_is_recalled_where_flex_would_be
     assert recall(tmp_path, NOW) == DENSE
 
 
-def test_what_was_given_to_begin_with_is_recalled_too(tmp_path, setting, monkeypatch):
-    setting(attention="sdpa", tokens_per_pack="2048")
+def test_what_was_given_to_begin_with_is_recalled_too(tmp_path, set_machine):
+    set_machine(attention="sdpa", tokens_per_pack="2048")
     begin(tmp_path, DENSE)
-    monkeypatch.undo()
-    machine.cache_clear()
+    set_machine(attention="auto", tokens_per_pack="auto")
 
     assert recall(tmp_path, NOW) == DENSE
 

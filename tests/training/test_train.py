@@ -14,7 +14,6 @@ from transformers import MistralConfig, MistralForCausalLM, TrainingArguments
 
 from falcon_job.commands.stage import _out_of_memory_explained
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
-from falcon_job.machine import machine
 from falcon_job.model.engine import FULL_PACK
 from falcon_job.params import load_params
 from falcon_job.qa.store import Split, write_split
@@ -57,16 +56,6 @@ def adapter_bytes(workspace):
     return {file.name: file.read_bytes() for file in workspace.adapter.iterdir()}
 
 
-@pytest.fixture
-def tokens_per_pack(monkeypatch):
-    def set_to(value):
-        monkeypatch.setenv("FALCON_JOB_TOKENS_PER_PACK", str(value))
-        machine.cache_clear()
-
-    yield set_to
-    machine.cache_clear()
-
-
 def test_training_lowers_the_loss_and_leaves_adapter_history_and_report(workspace):
     history = run(workspace, train={"epochs": 8, "learning_rate": 0.02})
     report = json.loads((workspace.reports / "train.json").read_text(encoding="utf-8"))
@@ -87,12 +76,12 @@ def test_training_lowers_the_loss_and_leaves_adapter_history_and_report(workspac
     assert not list(workspace.checkpoints.glob("*/checkpoint-*"))
 
 
-def test_pack_size_changes_neither_losses_nor_adapter_beyond_rounding(workspace, tokens_per_pack):
+def test_pack_size_changes_neither_losses_nor_adapter_beyond_rounding(workspace, set_machine):
     write = {"preprocess": {"max_tokens": 32}, "train": {"epochs": 2, "learning_rate": 0.002}}
-    tokens_per_pack(32)
+    set_machine(tokens_per_pack="32")
     small = run(workspace, **write)
     small_adapter = load_file(workspace.adapter / "adapter_model.safetensors")
-    tokens_per_pack(4096)
+    set_machine(tokens_per_pack="4096")
     large = run(workspace, **write)
     large_adapter = load_file(workspace.adapter / "adapter_model.safetensors")
 
@@ -342,16 +331,16 @@ def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(wo
         run(workspace)
 
 
-def test_packs_shorter_than_a_sequence_are_refused(workspace, tokens_per_pack):
-    tokens_per_pack(16)
+def test_packs_shorter_than_a_sequence_are_refused(workspace, set_machine):
+    set_machine(tokens_per_pack="16")
 
     with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=16 .* is below preprocess.max_tokens=384"):
         run(workspace)
 
 
-def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, tokens_per_pack, monkeypatch):
+def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, set_machine, monkeypatch):
     monkeypatch.setattr("falcon_job.stages.train.load_base", lambda *_: pytest.fail("loaded"))
-    tokens_per_pack(16)
+    set_machine(tokens_per_pack="16")
     with pytest.raises(MachineError):
         run(workspace)
     MistralForCausalLM(TINY_MISTRAL).save_pretrained(workspace.path("base"))
