@@ -38,30 +38,41 @@ class Float8Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return [M, N].
-
-        Args:
-            ctx: of autograd.
-            inputs: [M, K], 16 bits.
-            weight: float8 [N, K].
-            scale: of the rows of weight, float32 [N, 1].
-        """
+        """Return [..., N] for [..., K]."""
         ctx.save_for_backward(weight, scale)
-        rows, row_scale = quantize_rows(inputs)
-        product = torch._scaled_mm(rows, weight.t(), scale_a=row_scale, scale_b=scale.t(), out_dtype=torch.bfloat16)
-        return product.to(inputs.dtype)
+        return _multiply(inputs, weight.t(), scale.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the inputs, [M, K], from that of the product, [M, N]."""
+        """Return the gradient of the inputs, [..., K], from that of the product, [..., N]."""
         (gradient,) = gradients
         weight, scale = ctx.saved_tensors
-        rows, row_scale = quantize_rows(gradient * scale.t())  # the weight's scales lie along what is summed over
         columns = weight.t().contiguous().t()  # the layout that the kernel takes
         ones = torch.ones(1, weight.shape[1], device=weight.device)
-        product = torch._scaled_mm(rows, columns, scale_a=row_scale, scale_b=ones, out_dtype=torch.bfloat16)
-        return product.to(gradient.dtype), None, None
+        scaled = gradient * scale.squeeze(-1)  # the weight's scales lie along what is summed over
+        return _multiply(scaled, columns, ones).to(gradient.dtype), None, None
+
+
+def float8_product(inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Return x W^T, [..., N], with the gradient of the inputs, [..., K].
+
+    Args:
+        inputs: [..., K], 16 bits.
+        weight: float8 [N, K].
+        scale: of the rows of weight, float32 [N, 1].
+    """
+    product: Tensor = Float8Product.apply(inputs, weight, scale)
+    return product
+
+
+def _multiply(inputs: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+    """Return inputs, [..., K], times float8 columns, [K, N], with a scale each, [1, N], in the type of the inputs."""
+    rows, row_scale = quantize_rows(inputs.reshape(-1, inputs.shape[-1]))
+    product = torch._scaled_mm(
+        rows, columns, scale_a=row_scale, scale_b=scale, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+    return product.view(*inputs.shape[:-1], -1).to(inputs.dtype)
 
 
 class Float8Linear(nn.Linear):
@@ -86,10 +97,9 @@ class Float8Linear(nn.Linear):
         if self.wide:
             weight = self.weight.view(FLOAT8).float() * self.scale
             return functional.linear(input, weight.to(input.dtype), self.bias)
-        rows = input.reshape(-1, self.in_features)
-        product: Tensor = Float8Product.apply(rows, self.weight.view(FLOAT8), self.scale)
-        product = product.view(*input.shape[:-1], self.out_features)
-        return product if self.bias is None else product + self.bias
+        product = float8_product(input, self.weight.view(FLOAT8), self.scale)
+        # Falcon adds to it in place, which autograd forbids on what a Function returns as a view
+        return product.clone() if self.bias is None else product + self.bias
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.float8 import float8_product
 
 COMPILED_VARIANTS = 64
 """Most variants of a layer or of FlexAttention: a few for each length of a pack (the first layer, the others,
@@ -17,5 +18,6 @@ def prepare_layers(model: PreTrainedModel, engine: Engine) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.config.use_cache = False
     if engine.compile == "on":
+        torch.compiler.allow_in_graph(float8_product)  # looked into, torch 2.11 compiles it without a gradient
         for layer in decoder_layers(model):
             layer.compile(dynamic=engine.attention == "sdpa")  # whose packs have any length

@@ -3,6 +3,7 @@
 Several models ignore the mask of a pack without a word, and training would go on with questions that see each other.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +19,19 @@ from falcon_job.params import Precision
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import Pack, PackForm, plain_sequence
 
+logger = logging.getLogger(__name__)
+
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.1, "nf4": 0.1}
 """Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
+FLOAT8_TOLERANCE = 0.7
+"""Largest relative difference that float8's products may make to the gradients; a lost gradient makes 1."""
 MAX_TREES = 3
 MAX_BRANCHES = 3
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Packed against separate: |difference| / |separate|, of the loss and of all LoRA gradients (2-norms)."""
+    """|difference| / |reference|, of the loss and of all LoRA gradients (2-norms)."""
 
     loss: float
     gradients: float
@@ -38,13 +43,16 @@ class Difference:
 def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, form: PackForm) -> Difference:
     """Compare one packed batch, made of the first of `trees`, with its separate sequences, computed as in training.
 
-    But dropout is off, and float8 layers multiply in the type of the base. Gradients, random state and mode are left
-    as they were.
+    But dropout is off, and float8 layers multiply in the type of the base; what their own products change is compared
+    apart. Gradients, random state and mode are left as they were.
 
     Raises:
-        JobError: they differ by more than the precision's rounding.
+        JobError: packed and separate differ by more than the precision's rounding, or float8's gradients by too much.
     """
-    difference = compare(model, sample(trees), form)
+    trees = sample(trees)
+    if precision == "fp8":
+        _check_float8(model, trees, form)
+    difference = compare(model, trees, form)
     tolerance = TOLERANCES[precision]
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
@@ -67,19 +75,39 @@ def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Differen
     each question, in packs of the same length: what differs is rounding of the same kernel, compiled once. float8
     layers multiply in the type of the base meanwhile: their rounding makes more of small differences than a leak does.
     """
-    was_training = model.training
-    try:
-        with _without_dropout(model), wide_products(model):
-            packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
-    finally:
-        model.zero_grad(set_to_none=True)
-        model.train(was_training)
+    with _without_dropout(model), wide_products(model):
+        packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
+
+
+def float8_difference(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Difference:
+    """Return how far loss and gradients of packed `trees` are from those with the same rounded weights multiplied in
+    the type of the base."""
+    packed, _ = _packed_and_separate(trees, form)
+    with _without_dropout(model):
+        narrow = loss_and_gradients(model, packed)
+        with wide_products(model):
+            wide = loss_and_gradients(model, packed)
+    return Difference(_relative(narrow[0], wide[0]), _relative(narrow[1], wide[1]))
+
+
+def _check_float8(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> None:
+    difference = float8_difference(model, trees, form)
+    if not max(difference.loss, difference.gradients) <= FLOAT8_TOLERANCE:
+        raise JobError(
+            f"self-check: products in float8 change the gradients too much ({difference}, at most {FLOAT8_TOLERANCE}): "
+            "these weights, or the installed torch, cannot train so; use model.precision bf16"
+        )
+    logger.info("self-check: float8 products against bf16 ones (%s)", difference)
 
 
 @contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off, but leave layers that compute activations again in training mode, in which alone they do."""
+    """Turn dropout off, but leave layers that compute activations again in training mode, in which alone they do.
+
+    Gradients and mode are afterwards as they were.
+    """
+    was_training = model.training
     for module in model.modules():
         module.training = getattr(module, "gradient_checkpointing", False)
     config: Any = model.config
@@ -89,6 +117,8 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         vars(config).update(dropouts)
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
 
 
 def _packed_and_separate(trees: Sequence[Tree], form: PackForm) -> tuple[list[Pack], list[Pack]]:

@@ -5,21 +5,26 @@ Tolerances are relative 2-norms: of float32 without tf32, and of bfloat16, whose
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
+from falcon_job.model.adapter import add_adapter
 from falcon_job.model.attention import prefix_tree_attention
 from falcon_job.model.engine import Engine
+from falcon_job.model.float8 import to_float8
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree, dense_mask, lay_out
+from falcon_job.params import load_params
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import PackForm, attention_mask, slots
-from falcon_job.training.self_check import compare
+from falcon_job.training.self_check import compare, loss_and_gradients
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 CUDA = "cuda"
+DEMO = Path(__file__).parents[2] / "presets" / "demo.yaml"
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
 ENGINE = Engine("flex", "on", "off", 1024)
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
@@ -159,3 +164,19 @@ def test_a_length_seen_before_compiles_nothing_anew():
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in range(6):
             train(seed)
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_compiled_float8_layers_give_the_gradients_of_layers_as_they_are(checkpointing):
+    """torch 2.11 once compiled them without any; small weights would make more of rounding than layers differ."""
+    trees = made_trees(4)
+
+    def gradients(compile_):
+        base = falcon_7b_type(hidden_size=128, initializer_range=0.05).to(torch.bfloat16)
+        to_float8(base, base.get_output_embeddings(), torch.device(CUDA))
+        model = add_adapter(base.to(CUDA).requires_grad_(requires_grad=False), load_params(DEMO).lora, seed=0)
+        engine = replace(ENGINE, compile=compile_, activation_checkpointing=checkpointing)
+        prepare_layers(base, engine)
+        return loss_and_gradients(model.train(), PackForm.of(engine).make_packs(trees))[1]
+
+    assert relative(gradients("on"), gradients("off")) < 0.05

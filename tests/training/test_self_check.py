@@ -4,7 +4,7 @@ from peft import LoraConfig, get_peft_model
 
 from falcon_job.errors import JobError
 from falcon_job.model.engine import Engine, decoder_layers
-from falcon_job.model.float8 import to_float8
+from falcon_job.model.float8 import Float8Product, to_float8
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
 from falcon_job.training.packs import PackForm
@@ -109,3 +109,20 @@ def test_the_rounding_of_float8_which_grows_from_layer_to_layer_is_not_taken_for
     assert check_packing(deep(), TREES, "fp8", FORM).gradients < 0.03, "0.075 with products in float8"
     with pytest.raises(JobError, match="ignores the mask"):
         check_packing(deep(attn_implementation="eager"), TREES, "fp8", FORM)
+
+
+def test_a_float8_layer_that_loses_gradients_stops_the_run(monkeypatch):
+    """As a compiler once did, without a word."""
+    model = falcon_7b_type().to(torch.bfloat16)
+    to_float8(model, model.get_output_embeddings(), torch.device("cpu"))
+    lora = LoraConfig(r=4, target_modules=["query_key_value"], task_type="CAUSAL_LM")
+    model = get_peft_model(model.requires_grad_(requires_grad=False), lora)
+
+    def lose(ctx, gradient):
+        weight, _ = ctx.saved_tensors
+        return gradient.new_zeros(*gradient.shape[:-1], weight.shape[1]), None, None
+
+    monkeypatch.setattr(Float8Product, "backward", lose)
+
+    with pytest.raises(JobError, match=r"float8 change the gradients too much .* use model.precision bf16"):
+        check_packing(model, TREES, "fp8", FORM)

@@ -1,0 +1,86 @@
+"""What the products of Falcon-7B's frozen layers take in bf16 and in float8, by how it is scaled and accumulated.
+
+    python -m benchmarks.float8_products [--tokens 8192] [--hidden 4544] [--layers 32]
+
+Forward products and those of the input gradient, random numbers, medians. `rows` has a scale a token and an output,
+`tensor` one for each matrix; `fast` accumulates in the tensor cores. Errors are relative 2-norms against float64. Also
+what it takes to find the scales and cast, by a compiled function, apart: in training most of that is fused with what
+makes the numbers. One JSON line a layer and direction, then the sum over all layers.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from falcon_job.model.float8 import FLOAT8, quantize_rows
+
+CHECKED_ROWS = 512
+
+
+def quantize_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix as float8 with one scale for all of it, float32 [1, 1]."""
+    scale = values.float().abs().amax().view(1, 1) / torch.finfo(FLOAT8).max
+    return (values.float() / scale).to(FLOAT8), scale
+
+
+def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor, fast: bool) -> Tensor:
+    """Return the product of float8 [M, K] and [N, K], [M, N], in bfloat16."""
+    return torch._scaled_mm(
+        rows,
+        columns.t(),
+        scale_a=scale,
+        scale_b=column_scale.t(),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=fast,
+    )
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    """Return the median time of some work."""
+    work()
+    return float(Timer("work()", globals={"work": work}).blocked_autorange(min_run_time=0.2).median * 1e3)
+
+
+def measure(tokens: int, inputs: int, outputs: int, device: torch.device) -> dict[str, float]:
+    """Return the milliseconds and errors of a product of [tokens, inputs] by [inputs, outputs]."""
+    x = torch.randn(tokens, inputs, device=device, dtype=torch.bfloat16)
+    weight = torch.randn(outputs, inputs, device=device, dtype=torch.bfloat16) / 50
+    exact = x[:CHECKED_ROWS].double() @ weight.double().T
+    found = {"bf16": milliseconds(lambda: x @ weight.T)}
+    for kind, quantize in (("rows", quantize_rows), ("tensor", quantize_tensor)):
+        for name, fast in ((kind, False), (f"{kind}_fast", True)):
+            product = partial(multiply, *quantize(x), *quantize(weight), fast)
+            found[name] = milliseconds(product)
+            found[f"{name}_error"] = float((product()[:CHECKED_ROWS].double() - exact).norm() / exact.norm())
+        found[f"{kind}_cast"] = milliseconds(partial(torch.compile(quantize), x))
+    return found
+
+
+@click.command(help=__doc__)
+@click.option("--tokens", default=8192)
+@click.option("--hidden", default=4544)
+@click.option("--layers", default=32)
+def main(tokens: int, hidden: int, layers: int) -> None:
+    """Print one JSON line a product and one for all."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    shapes = {"qkv": (hidden, hidden + 128), "dense": (hidden, hidden), "up": (hidden, 4 * hidden)}
+    shapes["down"] = shapes["up"][::-1]
+    total: Counter[str] = Counter()
+    for layer, (inputs, outputs) in shapes.items():
+        for direction, sizes in (("forward", (inputs, outputs)), ("gradient", (outputs, inputs))):
+            found = measure(tokens, *sizes, device)
+            print("RESULT", json.dumps({"layer": layer, "direction": direction, **found}), flush=True)
+            total.update({name: value * layers for name, value in found.items() if not name.endswith("error")})
+    print("RESULT", json.dumps({"milliseconds_of_all_layers": {k: round(v, 1) for k, v in total.items()}}))
+
+
+if __name__ == "__main__":
+    main()
