@@ -114,7 +114,7 @@ def _report(trainer: PackedTrainer, split: Split, seconds: float) -> dict[str, o
     return {
         "loss": rows[-1]["train_loss"],
         **({"validation_loss": validated[-1]} if validated else {}),
-        "questions": sum(split.question_counts),
+        "questions": int(split.question_counts.sum()),
         "steps": trainer.state.global_step,
         "speed": trainer.speed.report(seconds),
     }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from falcon_job.packing.layout import Branch, Tree
@@ -30,24 +31,39 @@ class Portion:
     stop: int
 
 
-def plan_steps(question_counts: Sequence[int], questions_per_step: int, order: Sequence[int]) -> list[list[Portion]]:
-    """Cut the questions of passages, taken in `order`, into steps of `questions_per_step`; the last may be smaller.
+class StepPlan:
+    """The questions of passages, taken in an order, cut into steps; a passage cut at the edge of a step stands in both.
 
-    A passage cut at the edge of a step stands in both.
+    It keeps twelve bytes a passage: where each one's questions end in the order.
     """
-    steps: list[list[Portion]] = [[]]
-    free = questions_per_step
-    for index in order:
-        start, count = 0, question_counts[index]
-        while start < count:
-            if free == 0:
-                steps.append([])
-                free = questions_per_step
-            stop = min(count, start + free)
-            steps[-1].append(Portion(index, start, stop))
-            free -= stop - start
-            start = stop
-    return steps if steps[-1] else steps[:-1]
+
+    def __init__(self, question_counts: np.ndarray, questions_per_step: int, order: Sequence[int]) -> None:
+        """Take passages in `order`, indices of `question_counts`; the last step may be smaller."""
+        self._order = np.asarray(order, dtype=np.int32)
+        self._stops = np.cumsum(question_counts[self._order], dtype=np.int64)
+        self._counts = question_counts
+        self._questions = int(self._stops[-1])
+        self._size = questions_per_step
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return -(-self._questions // self._size)
+
+    def __getitem__(self, step: int) -> list[Portion]:
+        """Return what makes a step, from 0."""
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        start = step * self._size
+        stop = min(start + self._size, self._questions)
+        first = int(np.searchsorted(self._stops, start, side="right"))
+        last = int(np.searchsorted(self._stops, stop, side="left"))
+        return [self._portion(place, start, stop) for place in range(first, last + 1)]
+
+    def _portion(self, place: int, start: int, stop: int) -> Portion:
+        """Return what of the passage at a place of the order lies in questions [start, stop) of the whole."""
+        index, end = int(self._order[place]), int(self._stops[place])
+        begin = end - int(self._counts[index])
+        return Portion(index, max(start, begin) - begin, min(stop, end) - begin)
 
 
 def to_tree(passage: EncodedPassage, start: int = 0, stop: int | None = None) -> Tree:
@@ -79,7 +95,7 @@ class StepDataset(Dataset[Batch]):
         order = list(range(len(self._split)))
         if self._seed is not None:
             random.Random(f"{self._seed} {epoch}").shuffle(order)
-        self._steps = plan_steps(self._split.question_counts, self._questions_per_step, order)
+        self._steps = StepPlan(self._split.question_counts, self._questions_per_step, order)
 
     def __len__(self) -> int:
         return len(self._steps)

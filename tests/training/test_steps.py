@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.qa.store import EncodedPassage, EncodedQuestion, Split, write_split
 from falcon_job.training.packs import PackForm
-from falcon_job.training.steps import StepDataset, plan_steps
+from falcon_job.training.steps import StepDataset, StepPlan
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
@@ -16,14 +17,14 @@ def questions_of(steps):
 @given(COUNTS, st.integers(1, 20), st.randoms())
 def test_steps_hold_every_question_once_in_the_order_of_passages(counts, size, random):
     order = random.sample(range(len(counts)), len(counts))
-    steps = questions_of(plan_steps(counts, size, order))
+    steps = questions_of(StepPlan(np.array(counts), size, order))
 
     assert [question for step in steps for question in step] == [(i, k) for i in order for k in range(counts[i])]
 
 
 @given(COUNTS, st.integers(1, 20))
 def test_every_step_but_the_last_has_the_same_number_of_questions(counts, size):
-    sizes = [len(step) for step in questions_of(plan_steps(counts, size, range(len(counts))))]
+    sizes = [len(step) for step in questions_of(StepPlan(np.array(counts), size, range(len(counts))))]
 
     assert all(count == size for count in sizes[:-1])
     assert 1 <= sizes[-1] <= size
