@@ -40,7 +40,7 @@ def run_stage(name: str) -> None:
         _watch_run()
         workspace = Workspace.find()
         params = load_params(workspace.params)
-        _keep_compiled_kernels(workspace)
+        _set_up_libraries(workspace)
         _log_to_console_and_file(workspace, name)
         with lock(workspace, name):
             work: Callable[[Params, Workspace], None] = getattr(
@@ -61,10 +61,18 @@ def _forget_token() -> None:
     os.environ["HF_TOKEN_PATH"] = os.devnull  # read when huggingface_hub is imported
 
 
-def _keep_compiled_kernels(workspace: Workspace) -> None:
-    """Let torch, not imported yet, keep what it compiles for the next run: its own choice is the temporary folder."""
-    variable = "TORCHINDUCTOR_CACHE_DIR"
-    os.environ[variable] = os.environ.get(variable) or str(workspace.kernels)
+def _set_up_libraries(workspace: Workspace) -> None:
+    """Set what libraries, not imported yet, read from the environment, where the caller does not.
+
+    What torch compiles is kept for the next run, and kernels are chosen without a race: equal runs, equal bits.
+    SQLite's temporary files lie in the clone, since a container's /tmp may be memory.
+    """
+    for variable, value in (
+        ("TORCHINDUCTOR_CACHE_DIR", str(workspace.kernels)),
+        ("TORCHINDUCTOR_DETERMINISTIC", "1"),
+        ("SQLITE_TMPDIR", str(workspace.scratch)),
+    ):
+        os.environ[variable] = os.environ.get(variable) or value
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:

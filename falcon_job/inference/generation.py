@@ -45,7 +45,7 @@ class Generator:
         """
         if not forced:
             return self._greedy(prompts, None)
-        answers = self._greedy(prompts, [self._encoder.answer(None)[0], self._encoder.eos_token_id])
+        answers = self._greedy(prompts, [self._encoder.answers([None])[0][0], self._encoder.eos_token_id])
         empty = [i for i, answer in enumerate(answers) if not answer]  # the phrase in other tokens, or in capitals
         if empty:
             for i, answer in zip(empty, self._greedy([prompts[i] for i in empty], self._empty_starts), strict=True):
@@ -86,7 +86,7 @@ class Generator:
         Raises:
             JobError: the model computes no numbers.
         """
-        phrase = torch.tensor(self._encoder.answer(None), device=self._device)
+        phrase = torch.tensor(self._encoder.answers([None])[0], device=self._device)
 
         def score(batch: Sequence[Sequence[int]]) -> list[float]:
             inputs = self._pad([[*prompt, *phrase.tolist()] for prompt in batch])

@@ -38,10 +38,10 @@ def score_dev(
 
 def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
     """Return the rows of the passages that `limit` leaves, each with all its windows."""
-    questions = dict(zip(split.passages, split.question_counts, strict=True))
+    questions = dict(zip(split.passages.tolist(), split.question_counts.tolist(), strict=True))
     passages = list(questions)
     chosen = {passages[i] for i in spread(list(questions.values()), limit)}
-    return [i for i, passage in enumerate(split.passages) if passage in chosen]
+    return [i for i, passage in enumerate(split.passages.tolist()) if passage in chosen]
 
 
 def make_generator(model: Model, encoder: PromptEncoder, params: Params) -> Generator:

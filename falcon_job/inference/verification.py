@@ -79,13 +79,10 @@ def answer_logits(model: Model, rows: Sequence[EncodedPassage]) -> list[Tensor]:
 def _check_tokens(folder: Path, rows: Sequence[EncodedPassage]) -> None:
     encoder = make_encoder(folder, PromptTemplate(**read_json(folder / PROMPT_FILE)))
     for row in rows:
-        closed_book = row.context is None
-        for question in row.questions:
-            expected = (row.prefix_ids, question.prompt_ids)
-            if expected != (
-                encoder.shared(row.context),
-                encoder.question(question.question, closed_book=closed_book),
-            ):
+        (prefix,) = encoder.shared([row.context])
+        asked = encoder.questions([q.question for q in row.questions], closed_book=row.context is None)
+        for question, prompt_ids in zip(row.questions, asked, strict=True):
+            if (prefix, prompt_ids) != (row.prefix_ids, question.prompt_ids):
                 raise JobError(f"export: the saved tokenizer and prompt give other tokens for question {question.id}")
 
 

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from falcon_job.errors import InputError
 from falcon_job.qa.encode import PromptEncoder
@@ -13,7 +14,10 @@ from falcon_job.qa.windows import Window, cut_windows
 
 TOO_LONG = "question_too_long"
 ANSWER_CUT = "answer_in_no_window"
+PASSAGES_AT_A_TIME = 512
 _SHOWN_PROBLEMS = 50
+_Encoded = tuple[Passage, list[int], list[EncodedQuestion]]
+"""A passage, its own tokens, and its questions with theirs."""
 
 
 @dataclass
@@ -38,15 +42,15 @@ class ExampleEncoder:
         The window is drawn by the seed: from those that hold the answer, from all if there is none. A question that
         fits nowhere is left out and counted in `tally`.
         """
-        for number, passage in enumerate(passages):
-            encoded = [(question, self._encode(question, passage)) for question in passage.questions]
-            room = self._room(passage)
+        for number, (passage, shared, examples) in enumerate(self._encode(passages)):
+            encoded = list(zip(passage.questions, examples, strict=True))
+            room = self._room(shared)
             fitting = [(q, e) for q, e in encoded if len(e.prompt_ids) + len(e.answer_ids) <= room]
             tally.dropped[TOO_LONG] += len(encoded) - len(fitting)
             if not fitting:
                 continue
             longest = max(len(e.prompt_ids) + len(e.answer_ids) for _, e in fitting)
-            windows = self._windows(passage, longest)
+            windows = self._windows(passage, shared, longest)
             tally.windowed_passages += len(windows) > 1
             placed: dict[Window, list[EncodedQuestion]] = {window: [] for window in windows}
             for question, example in fitting:
@@ -55,9 +59,9 @@ class ExampleEncoder:
                     tally.dropped[ANSWER_CUT] += 1
                 else:
                     placed[window].append(example)
-            for window, examples in placed.items():
-                if examples:
-                    yield self._row(number, passage, window, examples)
+            for window, inside in placed.items():
+                if inside:
+                    yield self._row(number, passage, shared, window, inside)
 
     def scoring(self, passages: Iterable[Passage], answer_tokens: int, tally: Tally) -> Iterator[EncodedPassage]:
         """Yield passages with all their questions in every window, `answer_tokens` kept free for the answer.
@@ -66,26 +70,24 @@ class ExampleEncoder:
             InputError: questions are too long to be asked, one message for all of them; official scores count every
                 question, so none is left out.
         """
-        encoded = [
-            (passage, [self._encode(question, passage) for question in passage.questions]) for passage in passages
-        ]
+        encoded = list(self._encode(passages))
         self._check_askable(encoded, answer_tokens)
-        for number, (passage, examples) in enumerate(encoded):
+        for number, (passage, shared, examples) in enumerate(encoded):
             longest = max(len(example.prompt_ids) for example in examples) + answer_tokens
-            windows = self._windows(passage, longest)
+            windows = self._windows(passage, shared, longest)
             tally.windowed_passages += len(windows) > 1
             for window in windows:
-                yield self._row(number, passage, window, examples)
+                yield self._row(number, passage, shared, window, examples)
 
-    def _check_askable(self, encoded: Iterable[tuple[Passage, list[EncodedQuestion]]], answer_tokens: int) -> None:
+    def _check_askable(self, encoded: Iterable[_Encoded], answer_tokens: int) -> None:
         problems: list[str] = []
         needed = 0
-        for passage, examples in encoded:
-            shared, room = len(self.encoder.shared(passage.text)), self._room(passage)
+        for passage, shared, examples in encoded:
+            room = self._room(shared)
             for example in examples:
                 tokens = len(example.prompt_ids) + answer_tokens
                 if tokens > room:
-                    needed = max(needed, min(2 * tokens, shared + tokens))
+                    needed = max(needed, min(2 * tokens, len(shared) + tokens))
                     article = f"article {passage.article!r}, " if passage.article else ""
                     problems.append(f"{article}question {example.id!r}: {tokens} tokens, where {room} are left")
         if problems:
@@ -98,27 +100,30 @@ class ExampleEncoder:
             )
             raise InputError("\n".join([head, *shown]))
 
-    def _room(self, passage: Passage) -> int:
+    def _room(self, shared: list[int]) -> int:
         """Return the most tokens of a question with its answer: what a short passage leaves, of a long one half."""
-        return max(self.max_tokens // 2, self.max_tokens - len(self.encoder.shared(passage.text)))
+        return max(self.max_tokens // 2, self.max_tokens - len(shared))
 
-    def _encode(self, question: Question, passage: Passage) -> EncodedQuestion:
-        answers = [answer.text for answer in question.answers]
-        return EncodedQuestion(
-            id=question.id,
-            question=question.text,
-            answers=answers,
-            prompt_ids=self.encoder.question(question.text, closed_book=passage.text is None),
-            answer_ids=self.encoder.answer(answers[0] if answers else None),
-        )
+    def _encode(self, passages: Iterable[Passage]) -> Iterator[_Encoded]:
+        """Yield passages with their tokens and those of their questions; many are tokenized at a time."""
+        remaining = iter(passages)
+        while batch := list(islice(remaining, PASSAGES_AT_A_TIME)):
+            questions = [question for passage in batch for question in passage.questions]
+            firsts = [question.answers[0].text if question.answers else None for question in questions]
+            asked = self.encoder.questions([q.text for q in questions], closed_book=batch[0].text is None)
+            learned = self.encoder.answers(firsts)
+            examples = map(_example, questions, asked, learned)
+            for passage, shared in zip(batch, self.encoder.shared([p.text for p in batch]), strict=True):
+                yield passage, shared, list(islice(examples, len(passage.questions)))
 
-    def _windows(self, passage: Passage, question_tokens: int) -> list[Window]:
+    def _windows(self, passage: Passage, shared: list[int], question_tokens: int) -> list[Window]:
         if passage.text is None:
             return [Window(0, 0)]
+        room = self.max_tokens - question_tokens
+        if len(shared) <= room:
+            return [Window(0, len(passage.text))]
         try:
-            return cut_windows(
-                passage.text, self.max_tokens - question_tokens, lambda text: len(self.encoder.shared(text))
-            )
+            return cut_windows(passage.text, room, lambda text: len(self.encoder.shared([text])[0]))
         except ValueError as error:
             raise InputError(f"article {passage.article!r}: {error}: raise preprocess.max_tokens") from None
 
@@ -132,6 +137,14 @@ class ExampleEncoder:
             return None
         return random.Random(f"{self.seed} {question.id}").choice(candidates)
 
-    def _row(self, number: int, passage: Passage, window: Window, examples: list[EncodedQuestion]) -> EncodedPassage:
+    def _row(
+        self, number: int, passage: Passage, shared: list[int], window: Window, examples: list[EncodedQuestion]
+    ) -> EncodedPassage:
         context = None if passage.text is None else passage.text[window.start : window.stop]
-        return EncodedPassage(number, passage.article, context, self.encoder.shared(context), examples)
+        prefix = shared if context == passage.text else self.encoder.shared([context])[0]
+        return EncodedPassage(number, passage.article, context, prefix, examples)
+
+
+def _example(question: Question, prompt_ids: list[int], answer_ids: list[int]) -> EncodedQuestion:
+    answers = [answer.text for answer in question.answers]
+    return EncodedQuestion(question.id, question.text, answers, prompt_ids, answer_ids)

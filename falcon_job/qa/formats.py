@@ -5,9 +5,9 @@ https://huggingface.co/datasets/rajpurkar/squad_v2.
 """
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from falcon_job.qa.passage import Answer, Passage, Question
@@ -21,22 +21,27 @@ from falcon_job.qa.records import (
     named,
 )
 
+LARGEST_DOCUMENT = 128_000_000
+"""Bytes of one JSON document: three times SQuAD 2.0's."""
+ROWS_AT_A_TIME = 1024
+
+_Row = tuple[str, int, Any]
+"""Where it is, in words; its number, from 1; what it holds."""
+
 
 class UnreadableError(Exception):
     """The file, or a line of it, is not what the suffix says."""
 
 
-def _read_squad(data: bytes, checks: Checks) -> list[Passage]:
-    passages = []
-    for number, article in enumerate(_squad_articles(_text(data))):
+def _read_squad(path: Path, checks: Checks) -> None:
+    for number, article in enumerate(_squad_articles(_whole_text(path))):
         title = get_key(article, "title")
         where = named("article", number, title)
         checks.record(ArticleRecord, article, where)
         for index, paragraph in enumerate(_items(article, "paragraphs")):
             questions = _squad_questions(paragraph, f"{where}, paragraph {index}", checks)
             if questions:
-                passages.append(Passage(title or "", get_key(paragraph, "context"), questions))
-    return passages
+                checks.spool.add(Passage(title or "", get_key(paragraph, "context"), questions))
 
 
 def _squad_articles(text: str) -> list[Any]:
@@ -72,24 +77,36 @@ def _squad_questions(paragraph: Any, where: str, checks: Checks) -> tuple[Questi
     return tuple(question for question in questions if question)
 
 
-def _read_json_lines(data: bytes, checks: Checks) -> list[Passage]:
-    rows = []
-    for number, line in enumerate(_text(data).split("\n"), start=1):
+def _read_json_lines(path: Path, checks: Checks) -> None:
+    for kind, row in _of_one_kind(_json_lines(path, checks)):
+        (_take_pair if kind == "pair" else _take_flat)(row, checks)
+
+
+def _json_lines(path: Path, checks: Checks) -> Iterator[_Row]:
+    for number, line in _lines(path):
         try:
             if line.strip():
-                rows.append((number, _parse_json(line, number)))
+                row = _parse_json(line, number)
+                yield named("line", number, get_key(row, "id")), number, row
         except UnreadableError as error:
             checks.problems.append(str(error))
-    kinds = [_row_kind(row) for _, row in rows]
-    if "document" in kinds:
-        raise UnreadableError("holds a SQuAD document, not JSON Lines: rename it to .json")
-    if {"flat", "pair"} <= set(kinds):
-        flat, pair = (rows[kinds.index(kind)][0] for kind in ("flat", "pair"))
-        raise UnreadableError(
-            f"mixes rows with a passage (line {flat}) and closed-book pairs (line {pair}): split it in two"
-        )
-    places = [(named("line", number, get_key(row, "id")), number, row) for number, row in rows]
-    return _pairs(places, checks) if "pair" in kinds else _flat_passages(places, checks)
+
+
+def _of_one_kind(rows: Iterable[_Row]) -> Iterator[tuple[str, _Row]]:
+    """Yield rows with their kind; those that leave it open before any tells are taken for flat ones."""
+    first: dict[str, int] = {}
+    for row in rows:
+        kind = _row_kind(row[2])
+        if kind == "document":
+            raise UnreadableError("holds a SQuAD document, not JSON Lines: rename it to .json")
+        if kind:
+            first.setdefault(kind, row[1])
+        if len(first) == 2:
+            raise UnreadableError(
+                f"mixes rows with a passage (line {first['flat']}) and closed-book pairs (line {first['pair']}): split "
+                "it in two"
+            )
+        yield "pair" if "pair" in first else "flat", row
 
 
 def _row_kind(row: Any) -> str | None:
@@ -98,38 +115,36 @@ def _row_kind(row: Any) -> str | None:
     return next((kind for key, kind in marks.items() if isinstance(row, dict) and key in row), None)
 
 
-def _read_csv(data: bytes, checks: Checks) -> list[Passage]:
-    table = csv.DictReader(io.StringIO(_text(data), newline=""), strict=True)
-    rows = []
+def _read_csv(path: Path, checks: Checks) -> None:
+    table = csv.DictReader((line for _, line in _lines(path)), strict=True)
     try:
         _require_columns(("question", "answer"), table.fieldnames or [])
         for number, row in enumerate(table, start=1):
             where = named("row", number, row.get("id"))
             if None in row:
                 checks.problems.append(f"{where}: has more cells than the header: put texts with commas in quotes")
-            rows.append(
-                (where, number, {key: cell for key, cell in row.items() if cell is not None and (cell or key != "id")})
-            )
+            cells = {key: cell for key, cell in row.items() if cell is not None and (cell or key != "id")}
+            _take_pair((where, number, cells), checks)
     except csv.Error as error:
         checks.problems.append(f"line {table.reader.line_num}: no valid CSV ({error}): correct its quotes")
-    return _pairs(rows, checks)
 
 
-def _read_parquet(data: bytes, checks: Checks) -> list[Passage]:
+def _read_parquet(path: Path, checks: Checks) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     needed = ("id", "context", "question", "answers")
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        names = file.schema_arrow.names
-        _require_columns(needed, names)
-        rows = file.read([*needed, *({"title"} & set(names))]).to_pylist()
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _require_columns(needed, names)
+            batches = file.iter_batches(ROWS_AT_A_TIME, columns=[*needed, *({"title"} & set(names))])
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                _take_flat((named("row", number, row["id"]), number, row), checks)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UnreadableError(f"is no complete Parquet file ({reason}): copy or export it again") from error
-    places = [(named("row", number, row["id"]), number, row) for number, row in enumerate(rows, start=1)]
-    return _flat_passages(places, checks)
 
 
 def _require_columns(needed: Sequence[str], names: Sequence[str]) -> None:
@@ -139,19 +154,13 @@ def _require_columns(needed: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
-_Row = tuple[str, int, Any]
-"""Where it is, in words; its number, from 1; what it holds."""
-
-
-def _flat_passages(rows: Iterable[_Row], checks: Checks) -> list[Passage]:
-    groups: dict[tuple[str, str], list[Question]] = {}
-    for where, _, content in rows:
-        row = checks.record(FlatRowRecord, content, where)
-        if isinstance(content, dict):
-            question = checks.question(_nested(content), where, row.context if row else None)
-            if row and question:
-                groups.setdefault((row.title or "", row.context), []).append(question)
-    return [Passage(title, context, tuple(questions)) for (title, context), questions in groups.items()]
+def _take_flat(row: _Row, checks: Checks) -> None:
+    where, _, content = row
+    record = checks.record(FlatRowRecord, content, where)
+    if isinstance(content, dict):
+        question = checks.question(_nested(content), where, record.context if record else None)
+        if record and question:
+            checks.spool.merge(record.title or "", record.context, question)
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:
@@ -161,26 +170,44 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "answers": answers, "is_impossible": not answers}
 
 
-def _pairs(rows: Iterable[_Row], checks: Checks) -> list[Passage]:
-    passages = []
-    for where, number, content in rows:
-        checks.unique(get_key(content, "id") or str(number), where)
-        pair = checks.record(PairRecord, content, where)
-        if pair:
-            question = Question(pair.id or str(number), pair.question, (Answer(pair.answer, None),))
-            passages.append(Passage("", None, (question,)))
-    return passages
+def _take_pair(row: _Row, checks: Checks) -> None:
+    where, number, content = row
+    checks.unique(get_key(content, "id") or str(number), where)
+    pair = checks.record(PairRecord, content, where)
+    if pair:
+        question = Question(pair.id or str(number), pair.question, (Answer(pair.answer, None),))
+        checks.spool.add(Passage("", None, (question,)))
 
 
-def _text(data: bytes) -> str:
-    """Decode a text file."""
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UnreadableError(f"byte {error.start} is no UTF-8: save the file as UTF-8") from None
-    if not text.strip():
+def _whole_text(path: Path) -> str:
+    """Return a text file that cannot be read in parts."""
+    if path.stat().st_size > LARGEST_DOCUMENT:
+        raise UnreadableError(
+            f"has {path.stat().st_size / 1e6:,.0f} MB, and one JSON document is read whole, up to "
+            f"{LARGEST_DOCUMENT / 1e6:,.0f} MB: convert it to rows in .jsonl or .parquet, of any size"
+        )
+    return "".join(line for _, line in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file with their numbers, from 1.
+
+    Raises:
+        UnreadableError: it is no UTF-8, or holds only whitespace.
+    """
+    offset, filled = 0, False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UnreadableError(f"byte {offset + error.start} is no UTF-8: save the file as UTF-8") from None
+            offset += len(line)
+            text = text.removeprefix("\ufeff") if number == 1 else text
+            filled = filled or bool(text.strip())
+            yield number, text
+    if not filled:
         raise UnreadableError("is empty: give at least one question")
-    return text
 
 
 def _parse_json(text: str, line: int = 1) -> Any:

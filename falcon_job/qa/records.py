@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from falcon_job.qa.passage import Answer, Question
+from falcon_job.qa.spool import Spool
 
 _SHOWN_PROBLEMS = 50
 _SHOWN_CHARS = 60
@@ -172,10 +173,10 @@ _R = TypeVar("_R", bound=Record)
 
 @dataclass
 class Checks:
-    """What is wrong with a file so far, and which record has which question id."""
+    """What is wrong with a file so far, and what is right."""
 
     problems: list[str] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
+    spool: Spool = field(default_factory=Spool)
 
     def record(self, model: type[_R], content: Any, where: str, passage: str | None = None) -> _R | None:
         """Return `content` as a `model`, or None after noting what is wrong with it."""
@@ -198,9 +199,9 @@ class Checks:
         """Note a question id that an earlier record has."""
         if not isinstance(name, str):
             return
-        if name in self.places:
-            self.problems.append(f"{where}: id {quoted(name)} is taken by {self.places[name]}: give it its own")
-        self.places.setdefault(name, where)
+        before = self.spool.claim(name, where)
+        if before is not None:
+            self.problems.append(f"{where}: id {quoted(name)} is taken by {before}: give it its own")
 
 
 def get_key(content: Any, key: str) -> Any:

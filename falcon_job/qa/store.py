@@ -1,10 +1,11 @@
 """Tokenized questions on disk: an Arrow file a split, a row a passage (or window) with its questions, memory-mapped."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,7 +66,7 @@ def write_split(path: Path, passages: Iterable[EncodedPassage]) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
         for passage in passages:
-            rows.append(asdict(passage))
+            rows.append({**_columns(passage), "questions": [_columns(question) for question in passage.questions]})
             if len(rows) == ROWS_PER_BATCH:
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
                 rows = []
@@ -73,8 +74,12 @@ def write_split(path: Path, passages: Iterable[EncodedPassage]) -> None:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
 
 
+def _columns(row: EncodedPassage | EncodedQuestion) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
 class Split:
-    """The passages of a split, read from disk one at a time."""
+    """The passages of a split, read from disk as they are asked for."""
 
     def __init__(self, path: Path) -> None:
         """Map the file.
@@ -89,8 +94,8 @@ class Split:
                 raise pa.ArrowInvalid("its columns are not those of a split")
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error}): run `falcon-job run preprocess`") from None
-        self.passages: list[int] = self._table["passage"].to_pylist()
-        self.question_counts: list[int] = pc.list_value_length(self._table["questions"]).to_pylist()
+        self.passages = np.asarray(self._table["passage"])
+        self.question_counts = np.asarray(pc.list_value_length(self._table["questions"]))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -100,5 +105,14 @@ class Split:
         if not 0 <= index < len(self):
             raise IndexError(f"passage {index} of {len(self)}")
         (row,) = self._table.slice(index, 1).to_pylist()
-        questions = [EncodedQuestion(**question) for question in row.pop("questions")]
-        return EncodedPassage(**row, questions=questions)
+        return _passage(row)
+
+    def __iter__(self) -> Iterator[EncodedPassage]:
+        """Yield the passages in order, read many at a time."""
+        for batch in self._table.to_batches(ROWS_PER_BATCH):
+            yield from map(_passage, batch.to_pylist())
+
+
+def _passage(row: dict[str, Any]) -> EncodedPassage:
+    questions = [EncodedQuestion(**question) for question in row.pop("questions")]
+    return EncodedPassage(**row, questions=questions)

@@ -5,8 +5,12 @@ reports/data.json.
 """
 
 import logging
+from array import array
 from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
+
+import numpy as np
 
 from falcon_job.errors import InputError
 from falcon_job.files import new_folder, write_json
@@ -98,7 +102,7 @@ def _check_same_kind(train: Sequence[Passage], dev: Sequence[Passage]) -> None:
 
 def _warn_of_merges(encoder: PromptEncoder, passages: Sequence[Passage]) -> None:
     """Say so where pieces of a prompt tokenized apart are not what the base model saw of such text."""
-    tried = [(passage, passage.questions[0]) for passage in passages[:MERGES_TRIED]]
+    tried = [(passage, passage.questions[0]) for passage in islice(passages, MERGES_TRIED)]
     merged = sum(
         not encoder.adds_up(passage.text, question.text, question.answers[0].text if question.answers else None)
         for passage, question in tried
@@ -114,28 +118,36 @@ def _warn_of_merges(encoder: PromptEncoder, passages: Sequence[Passage]) -> None
 
 def _longest_answer(train: Split) -> int:
     """Return the tokens kept free for an answer that is not known yet: the longest one trained on."""
-    return max(len(q.answer_ids) for i in range(len(train)) for q in train[i].questions)
+    return max(len(question.answer_ids) for row in train for question in row.questions)
 
 
 def _describe(passages: Sequence[Passage], split: Split, tally: Tally) -> dict[str, int | Counts]:
     """Return counts of records, and tokens in sequences and in trees."""
-    rows = [split[i] for i in range(len(split))]
-    questions = [question for row in rows for question in row.questions]
-    lengths = sorted(len(row.prefix_ids) + len(q.prompt_ids) + len(q.answer_ids) for row in rows for q in row.questions)
-    shared = sum(len(row.prefix_ids) for row in rows) + sum(len(q.prompt_ids) + len(q.answer_ids) for q in questions)
+    lengths = array("i")
+    packed = kept = unanswerable = 0
+    for _, windows in groupby(split, key=lambda row: row.passage):
+        answerable: dict[str, bool] = {}
+        for row in windows:
+            tokens = [len(question.prompt_ids) + len(question.answer_ids) for question in row.questions]
+            lengths.extend(len(row.prefix_ids) + count for count in tokens)
+            packed += len(row.prefix_ids) + sum(tokens)
+            answerable |= {question.id: bool(question.answers) for question in row.questions}
+        kept += len(answerable)
+        unanswerable += len(answerable) - sum(answerable.values())
+    ordered = np.sort(lengths)
     return {
         "articles": len({passage.article for passage in passages}),
         "passages": len(passages),
         "questions": sum(len(passage.questions) for passage in passages),
-        "kept": len({question.id for question in questions}),
-        "unanswerable": len({question.id for question in questions if not question.answers}),
+        "kept": kept,
+        "unanswerable": unanswerable,
         "windowed": tally.windowed_passages,
-        "windows": len(rows),
+        "windows": len(split),
         "dropped": dict(sorted(tally.dropped.items())),
         "tokens": {
-            "median": lengths[len(lengths) // 2] if lengths else 0,
-            "longest": lengths[-1] if lengths else 0,
+            "median": int(ordered[len(ordered) // 2]) if lengths else 0,
+            "longest": int(ordered[-1]) if lengths else 0,
             "separate": sum(lengths),
-            "packed": shared,
+            "packed": packed,
         },
     }

@@ -36,9 +36,9 @@ run_stage(name)
 def test_compiled_kernels_are_kept_in_the_clone_unless_told_otherwise(tmp_path, given):
     code = """
 from pathlib import Path
-from falcon_job.commands.stage import _keep_compiled_kernels
+from falcon_job.commands.stage import _set_up_libraries
 from falcon_job.workspace import Workspace
-_keep_compiled_kernels(Workspace(Path.cwd()))
+_set_up_libraries(Workspace(Path.cwd()))
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 print(cache_dir())
 """
@@ -48,3 +48,44 @@ print(cache_dir())
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert Path(done.stdout.strip()) == tmp_path / (given or "scratch/kernels")
+
+
+@pytest.mark.parametrize(("given", "deterministic"), [(None, True), ("1", True), ("0", False)])
+def test_compiled_kernels_are_chosen_without_a_race_unless_told_otherwise(tmp_path, given, deterministic):
+    code = """
+from pathlib import Path
+from falcon_job.commands.stage import _set_up_libraries
+from falcon_job.workspace import Workspace
+_set_up_libraries(Workspace(Path.cwd()))
+from torch._inductor import config
+print(config.deterministic)
+"""
+    env = {"PYTHONPATH": str(ROOT)} | ({"TORCHINDUCTOR_DETERMINISTIC": given} if given else {})
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(deterministic), done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+def test_temporary_files_of_sqlite_lie_in_the_clone(tmp_path):
+    """Open ones have no name, but Linux tells where they were."""
+    code = """
+import os
+from pathlib import Path
+from falcon_job.commands.stage import _set_up_libraries
+from falcon_job.workspace import Workspace
+workspace = Workspace(Path.cwd())
+workspace.scratch.mkdir()
+_set_up_libraries(workspace)
+from falcon_job.qa.passage import Passage, Question
+from falcon_job.qa.spool import Spool
+spool = Spool()
+for number in range(100):
+    spool.add(Passage("A", "x" * 1_000_000, (Question(str(number), "Q?", ()),)))
+files = os.listdir("/proc/self/fd")
+print([os.path.realpath(f"/proc/self/fd/{file}") for file in files])
+"""
+    command = [sys.executable, "-c", code]
+    env = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert str(tmp_path / "scratch") in done.stdout, done.stderr

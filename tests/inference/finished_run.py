@@ -174,7 +174,7 @@ def teach(model: FalconForCausalLM, encoder: PromptEncoder, rows: list[EncodedPa
             answer = {"right": gold, "wrong": WRONG, "abstains": None, "no answer": None}[part]
             if answer is not None and part == "right" and answer not in (row.context or ""):
                 answer = None  # a window without the answer
-            sequences.append(([*row.prefix_ids, *question.prompt_ids], encoder.answer(answer)))
+            sequences.append(([*row.prefix_ids, *question.prompt_ids], encoder.answers([answer])[0]))
     width = max(len(prompt) + len(answer) for prompt, answer in sequences)
     ids = torch.full((len(sequences), width), encoder.pad_token_id)
     labels = torch.full_like(ids, -100)

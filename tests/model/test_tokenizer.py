@@ -32,9 +32,9 @@ def test_tokenizers_of_every_family_load_as_they_were_saved(tmp_path, kind):
     encoder = make_encoder(saved(tmp_path, kind), SEED)
     assert encoder.pad_token_id == made(kind).pad_token_id
     text = "The harbour was dug in 1873."
-    assert encoder.question(text, closed_book=True) == made(kind).encode(
-        SEED.question_text(text, closed_book=True), add_special_tokens=False
-    )
+    assert encoder.questions([text], closed_book=True) == [
+        made(kind).encode(SEED.question_text(text, closed_book=True), add_special_tokens=False)
+    ]
 
 
 @pytest.mark.parametrize("padding", [{}, {"pad_token": "<end>"}], ids=["no padding token", "padding is end-of-text"])

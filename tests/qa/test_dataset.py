@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
+from falcon_job.qa import formats
 from falcon_job.qa.dataset import check_disjoint, read_passages
 from falcon_job.qa.passage import Answer, Passage, Question
 
@@ -53,11 +54,15 @@ def written(folder: Path, name: str, content: Any) -> Path:
     return path
 
 
+def passages_of(path: Path) -> list[Passage]:
+    return list(read_passages(path))
+
+
 def problems(folder: Path, name: str, content: Any) -> list[str]:
     """The lines of the error that reading such a file raises, less the first, which must count them."""
     path = written(folder, name, content)
     with pytest.raises(InputError) as caught:
-        read_passages(path)
+        passages_of(path)
     head, *lines = str(caught.value).split("\n")
     assert head == f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}"
     assert all(line.startswith("  ") for line in lines)
@@ -73,7 +78,7 @@ def test_squad_v2_keeps_answers_and_marks_unanswerable_questions(tmp_path: Path)
         question(is_impossible=False),
         question(id="q2", is_impossible=True, answers=[], plausible_answers=[guess]),
     )
-    assert read_passages(written(tmp_path, "train.json", content)) == [
+    assert passages_of(written(tmp_path, "train.json", content)) == [
         Passage(
             "Caf\u00e9",
             CONTEXT,
@@ -87,19 +92,19 @@ def test_squad_v2_keeps_answers_and_marks_unanswerable_questions(tmp_path: Path)
 
 def test_squad_v1_has_no_marks(tmp_path: Path) -> None:
     twice = question(answers=[YEAR, YEAR])
-    (passage,) = read_passages(written(tmp_path, "dev.JSON", squad(twice)))
+    (passage,) = passages_of(written(tmp_path, "dev.JSON", squad(twice)))
     assert passage.questions[0].answers == (Answer("1920", 22), Answer("1920", 22))
 
 
 def test_a_passage_without_questions_is_left_out(tmp_path: Path) -> None:
     content = {"data": squad(title="Empty")["data"] + squad(question())["data"]}
-    assert [p.article for p in read_passages(written(tmp_path, "train.json", content))] == ["Caf\u00e9"]
+    assert [p.article for p in passages_of(written(tmp_path, "train.json", content))] == ["Caf\u00e9"]
 
 
 def test_offsets_count_characters_also_beyond_the_basic_plane(tmp_path: Path) -> None:
     context = "\U0001f600\U0001f600 a smile"
     content = squad(question(answers=[{"text": "smile", "answer_start": 5}]), context=context)
-    assert read_passages(written(tmp_path, "train.json", content))[0].text == context
+    assert passages_of(written(tmp_path, "train.json", content))[0].text == context
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])
@@ -109,8 +114,8 @@ def test_a_byte_order_mark_changes_nothing(tmp_path: Path, suffix: str) -> None:
         "jsonl": json.dumps(FLAT),
         "csv": "question,answer\nQ,A\n",
     }[suffix]
-    plain = read_passages(written(tmp_path, f"plain.{suffix}", content))
-    assert read_passages(written(tmp_path, f"marked.{suffix}", b"\xef\xbb\xbf" + content.encode())) == plain
+    plain = passages_of(written(tmp_path, f"plain.{suffix}", content))
+    assert passages_of(written(tmp_path, f"marked.{suffix}", b"\xef\xbb\xbf" + content.encode())) == plain
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -119,7 +124,7 @@ def test_flat_rows_of_one_title_and_context_make_one_passage(tmp_path: Path, suf
     impossible = {**FLAT, "id": "q3", "answers": {"text": [], "answer_start": []}}
     elsewhere = {**FLAT, "id": "q4", "title": "Dance"}
     rows = [{"title": None, **row} for row in (FLAT, other, impossible, elsewhere)]
-    passages = read_passages(written(tmp_path, f"train.{suffix}", rows))
+    passages = passages_of(written(tmp_path, f"train.{suffix}", rows))
     assert [(p.article, p.text, [q.id for q in p.questions]) for p in passages] == [
         ("", CONTEXT, ["q1", "q3"]),
         ("", "1920 again.", ["q2"]),
@@ -134,14 +139,14 @@ def test_closed_book_pairs_have_no_text_and_number_themselves(tmp_path: Path) ->
         Passage("", None, (Question("pi", "Half a turn,\nin radians?", (Answer("3,14", None),)),)),
     ]
     rows = [PAIR, {"id": "pi", "question": "Half a turn,\nin radians?", "answer": "3,14"}]
-    assert read_passages(written(tmp_path, "train.jsonl", rows)) == expected
+    assert passages_of(written(tmp_path, "train.jsonl", rows)) == expected
     text = 'id,question,answer\n1,2 + 2?,4\npi,"Half a turn,\nin radians?","3,14"\n'
-    assert read_passages(written(tmp_path, "train.csv", text)) == expected
+    assert passages_of(written(tmp_path, "train.csv", text)) == expected
 
 
 def test_line_separators_within_a_json_line_do_not_cut_it(tmp_path: Path) -> None:
     row = json.dumps({"question": "two\u2028lines?", "answer": "yes\u0085"}, ensure_ascii=False)
-    (passage,) = read_passages(written(tmp_path, "train.jsonl", f"\r\n{row}\r\n\r\n"))
+    (passage,) = passages_of(written(tmp_path, "train.jsonl", f"\r\n{row}\r\n\r\n"))
     assert passage.questions == (Question("2", "two\u2028lines?", (Answer("yes\u0085", None),)),)
 
 
@@ -159,8 +164,8 @@ def test_pairs_survive_csv_and_json_lines(
         table = csv.DictWriter(file, ["question", "answer"], quoting=csv.QUOTE_ALL)
         table.writeheader()
         table.writerows(rows)
-    passages = read_passages(folder / "pairs.csv")
-    assert passages == read_passages(written(folder, "pairs.jsonl", rows))
+    passages = passages_of(folder / "pairs.csv")
+    assert passages == passages_of(written(folder, "pairs.jsonl", rows))
     assert [(p.questions[0].text, p.questions[0].answers[0].text) for p in passages] == pairs
 
 
@@ -261,7 +266,7 @@ def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
 def test_fifty_problems_are_shown_and_the_others_counted(tmp_path: Path) -> None:
     path = written(tmp_path, "train.jsonl", [{"question": "", "answer": "x"}] * 60)
     with pytest.raises(InputError) as caught:
-        read_passages(path)
+        passages_of(path)
     lines = str(caught.value).split("\n")
     assert (lines[0], len(lines), lines[-1]) == (f"{path}: 60 problems", 52, "  ... and 10 more")
 
@@ -301,8 +306,8 @@ def test_bad_pairs_are_named(tmp_path: Path) -> None:
 def test_bad_csv_rows_are_named(tmp_path: Path) -> None:
     text = "id,question,answer\na,Q\nb,Q,A,more\n,Q,A\nd,Q,A\n"
     assert problems(tmp_path, "train.csv", text) == [
-        "row 2 'b': has more cells than the header: put texts with commas in quotes",
         "row 1 'a': answer is missing: add it",
+        "row 2 'b': has more cells than the header: put texts with commas in quotes",
     ]
 
 
@@ -376,15 +381,15 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: 1 problem\n  cannot be read: No such file or directory"):
-        read_passages(tmp_path / "none.json")
+        passages_of(tmp_path / "none.json")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"folder\.csv: 1 problem\n  cannot be read: Is a directory"):
-        read_passages(tmp_path / "folder.csv")
+        passages_of(tmp_path / "folder.csv")
 
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'\.txt'; supported are \.json, \.jsonl, \.parquet, \.csv"):
-        read_passages(tmp_path / "train.txt")
+        passages_of(tmp_path / "train.txt")
 
 
 json_values = st.recursive(
@@ -421,7 +426,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_text(json.dumps(value), encoding="utf-8")
     with suppress(InputError):
-        assert read_passages(path)
+        assert passages_of(path)
 
 
 @settings(max_examples=100, deadline=None)
@@ -430,7 +435,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.getbasetemp() / f"bytes{suffix}"
     path.write_bytes(data)
     with suppress(InputError):
-        assert read_passages(path)
+        assert passages_of(path)
 
 
 # Splits against each other.
@@ -481,7 +486,7 @@ def real_slice() -> Path:
 def test_the_real_slice_reads_whole_and_the_same_from_flat_files(
     real_slice: Path, tmp_path: Path, split: str, counts: tuple[int, ...]
 ) -> None:
-    passages = read_passages(real_slice / f"{split}.json")
+    passages = passages_of(real_slice / f"{split}.json")
     questions = [question for passage in passages for question in passage.questions]
     articles = {passage.article for passage in passages}
     unanswerable = [question for question in questions if not question.answers]
@@ -500,16 +505,29 @@ def test_the_real_slice_reads_whole_and_the_same_from_flat_files(
         for passage in passages
         for question in passage.questions
     ]
-    assert read_passages(written(tmp_path, "flat.jsonl", rows)) == passages
-    assert read_passages(written(tmp_path, "flat.parquet", rows)) == passages
+    assert passages_of(written(tmp_path, "flat.jsonl", rows)) == passages
+    assert passages_of(written(tmp_path, "flat.parquet", rows)) == passages
 
 
 def test_the_splits_of_the_real_slice_are_disjoint(real_slice: Path) -> None:
-    assert check_disjoint(*(read_passages(real_slice / f"{split}.json") for split in ("train", "dev"))) == []
+    assert check_disjoint(*(passages_of(real_slice / f"{split}.json") for split in ("train", "dev"))) == []
 
 
 def test_a_csv_row_with_an_empty_id_gets_its_number(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("id,question,answer\n,Who?,Ann\nx,Where?,Here\n", encoding="utf-8")
 
-    assert [passage.questions[0].id for passage in read_passages(path)] == ["1", "x"]
+    assert [passage.questions[0].id for passage in passages_of(path)] == ["1", "x"]
+
+
+def test_a_document_too_large_to_be_read_whole_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    with path.open("wb") as file:
+        file.truncate(formats.LARGEST_DOCUMENT + 1_000_000)  # takes no room on disk
+
+    with pytest.raises(InputError) as caught:
+        read_passages(path)
+    assert str(caught.value).splitlines()[1:] == [
+        "  has 129 MB, and one JSON document is read whole, up to 128 MB: convert it to rows in .jsonl or .parquet, "
+        "of any size"
+    ]

@@ -48,8 +48,8 @@ def encoder(kind: str, name: str) -> PromptEncoder:
 
 
 def pieces(encoder: PromptEncoder, context: str | None, question: str, answer: str | None) -> list[int]:
-    asked = encoder.question(question, closed_book=context is None)
-    return [*encoder.shared(context), *asked, *encoder.answer(answer)]
+    (asked,) = encoder.questions([question], closed_book=context is None)
+    return [*encoder.shared([context])[0], *asked, *encoder.answers([answer])[0]]
 
 
 def whole(kind: str, name: str, context: str | None, question: str, answer: str | None) -> list[int]:
@@ -100,7 +100,7 @@ def test_a_tokenizer_that_merges_across_the_border_is_found():
 def test_every_answer_ends_with_end_of_text_which_is_not_padding(kind, name):
     encode = encoder(kind, name)
     for answer in ("1873", None, "</s>", "two words"):
-        ids = encode.answer(answer)
+        ids = encode.answers([answer])[0]
         assert ids.count(encode.eos_token_id) == 1
         assert ids[-1] == made(kind).eos_token_id != encode.pad_token_id
         assert encode.pad_token_id not in ids
@@ -114,7 +114,7 @@ def test_text_that_spells_a_special_token_stays_text(kind, name):
     for token in tokenizer.all_special_tokens:
         text = f"a {token} b"
         ids = pieces(encode, text, text, text)
-        inside = ids[len(encode.shared(None)) : -1]
+        inside = ids[len(encode.shared([None])[0]) : -1]
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         assert not special & set(inside)
 
@@ -126,15 +126,15 @@ def test_text_that_spells_a_special_token_stays_text(kind, name):
 )
 def test_what_is_learnt_is_read_back(kind, name, answer):
     encode = encoder(kind, name)
-    assert encode.read(encode.answer(answer)) == answer
-    assert encode.read([*encode.answer(answer), *encode.answer("more")]) == answer
+    assert encode.read(encode.answers([answer])[0]) == answer
+    assert encode.read([*encode.answers([answer])[0], *encode.answers(["more"])[0]]) == answer
 
 
 @each_kind
 @each_template
 def test_the_no_answer_phrase_is_read_as_no_answer(kind, name):
     encode = encoder(kind, name)
-    assert encode.read(encode.answer(None)) == ""
+    assert encode.read(encode.answers([None])[0]) == ""
 
 
 @each_template
@@ -144,7 +144,7 @@ def test_the_no_answer_phrase_is_read_as_no_answer(kind, name):
 def test_start_of_text_stands_first_where_the_tokenizer_puts_it(kind, name, starts):
     encode, start = encoder(kind, name), made(kind).bos_token_id
     expected = [start] if starts else []
-    assert encode.shared(None) == expected
+    assert encode.shared([None])[0] == expected
     for context in (None, "A passage."):
         ids = pieces(encode, context, "Who?", "Oru")
         assert (ids[0] == start) == starts
@@ -171,3 +171,15 @@ def test_end_of_text_as_padding_is_refused():
     with pytest.raises(InputError, match=r"pads with end-of-text \(id 0\).*add a padding token") as caught:
         PromptEncoder(tokenizer, TEMPLATES["seed"], tokenizer.eos_token_id)
     assert caught.value.exit_code == 2
+
+
+@each_kind
+def test_many_at_a_time_give_the_tokens_that_each_gives_alone(kind):
+    encode = encoder(kind, "squad-v2")
+    pieces = ["A ship.", "", "'s", "1873", "\u65e5\u672c", "word " * 40]
+
+    assert encode.shared(pieces) == [encode.shared([piece])[0] for piece in pieces]
+    assert encode.answers([*pieces, None]) == [encode.answers([piece])[0] for piece in [*pieces, None]]
+    for closed_book in (False, True):
+        asked = encode.questions(pieces, closed_book=closed_book)
+        assert asked == [encode.questions([piece], closed_book=closed_book)[0] for piece in pieces]

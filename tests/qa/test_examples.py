@@ -1,12 +1,14 @@
 """Which window each question sits in, what is left out, and what is said of it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
+from falcon_job.qa import examples
 from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.examples import ANSWER_CUT, TOO_LONG, ExampleEncoder, Tally
 from falcon_job.qa.passage import Answer, Passage, Question
@@ -97,7 +99,7 @@ def test_an_answer_that_stands_in_two_windows_is_asked_in_a_drawn_one():
 def test_unanswerable_questions_are_spread_over_all_windows():
     one = passage(["tide"] * 200, [None] * 200)
     rows, _ = train(one, 80)
-    expected = len(list(ExampleEncoder(ENCODER, 80, 0).scoring([one], len(ENCODER.answer(None)), Tally())))
+    expected = len(list(ExampleEncoder(ENCODER, 80, 0).scoring([one], len(ENCODER.answers([None])[0]), Tally())))
     assert len(rows) == expected > 3
     assert min(len(row.questions) for row in rows) > 200 / len(rows) / 3
 
@@ -113,7 +115,7 @@ def test_the_window_is_that_of_the_answers_place_not_of_its_text():
 def test_an_answer_that_no_window_holds_is_left_out_and_counted():
     one = passage([f"w{i}" for i in range(120)], [(10, 40)])
     answer = one.questions[0].answers[0].text
-    question_tokens = len(ENCODER.question("Which?", closed_book=False)) + len(ENCODER.answer(answer))
+    question_tokens = len(ENCODER.questions(["Which?"], closed_book=False)[0]) + len(ENCODER.answers([answer])[0])
     rows, tally = train(one, 2 * question_tokens)
     assert rows == []
     assert tally.dropped == {TOO_LONG: 0, ANSWER_CUT: 1}
@@ -189,9 +191,9 @@ def test_first_answer_is_learnt_and_all_are_kept():
     one = Passage("A", "tide gull", (Question("q", "Which?", (Answer("gull", 5), Answer("tide", 0))),))
     ((row,), _) = train(one, 100)
     assert row.questions[0].answers == ["gull", "tide"]
-    assert row.questions[0].answer_ids == ENCODER.answer("gull")
-    assert row.prefix_ids == ENCODER.shared("tide gull")
-    assert row.questions[0].prompt_ids == ENCODER.question("Which?", closed_book=False)
+    assert row.questions[0].answer_ids == ENCODER.answers(["gull"])[0]
+    assert row.prefix_ids == ENCODER.shared(["tide gull"])[0]
+    assert row.questions[0].prompt_ids == ENCODER.questions(["Which?"], closed_book=False)[0]
 
 
 def test_passages_keep_their_number_though_others_are_left_out():
@@ -199,3 +201,15 @@ def test_passages_keep_their_number_though_others_are_left_out():
     kept = passage(["tide"] * 200, [None] * 9)
     rows = list(ExampleEncoder(ENCODER, 100, 0).training([lost, kept], Tally()))
     assert {row.passage for row in rows} == {1}
+
+
+@given(several=st.lists(passages(), max_size=7), at_a_time=st.integers(1, 4))
+@settings(deadline=None)
+def test_passages_tokenized_together_give_the_rows_that_each_gives_alone(several, at_a_time):
+    encoder = ExampleEncoder(ENCODER, 90, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "PASSAGES_AT_A_TIME", at_a_time)
+        together = list(encoder.training(several, Tally()))
+    alone = [list(encoder.training([one], Tally())) for one in several]
+
+    assert together == [replace(row, passage=number) for number, rows in enumerate(alone) for row in rows]

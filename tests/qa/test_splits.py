@@ -26,7 +26,7 @@ seeds = st.integers(0, 5)
 
 @given(layout=layouts, fraction=fractions, seed=seeds)
 def test_each_passage_is_in_one_part_in_the_order_of_the_file(layout, fraction, seed):
-    train, validation = split_validation(layout, fraction, seed)
+    train, validation = map(list, split_validation(layout, fraction, seed))
     assert train == [passage for passage in layout if passage in train]
     assert validation == [passage for passage in layout if passage in validation]
     assert len(train) + len(validation) == len(layout)
@@ -37,7 +37,7 @@ def test_each_passage_is_in_one_part_in_the_order_of_the_file(layout, fraction, 
 @given(layout=layouts, fraction=fractions, seed=seeds)
 def test_no_article_is_in_both_parts_where_there_are_ten(layout, fraction, seed):
     articles = {passage.article for passage in layout}
-    train, validation = split_validation(layout, fraction, seed)
+    train, validation = map(list, split_validation(layout, fraction, seed))
     shared = {passage.article for passage in train} & {passage.article for passage in validation}
     if len(articles) >= 10:
         assert not shared
@@ -50,17 +50,17 @@ def test_no_article_is_in_both_parts_where_there_are_ten(layout, fraction, seed)
 def test_nine_articles_are_split_by_passage_ten_by_article():
     assert MIN_ARTICLES == 10
     nine = passages(*[(f"a{i % 9}", 1) for i in range(90)])
-    train, validation = split_validation(nine, 0.5, 0)
+    train, validation = map(list, split_validation(nine, 0.5, 0))
     assert {p.article for p in train} & {p.article for p in validation}
     ten = passages(*[(f"a{i % 10}", 1) for i in range(100)])
-    train, validation = split_validation(ten, 0.5, 0)
+    train, validation = map(list, split_validation(ten, 0.5, 0))
     assert not {p.article for p in train} & {p.article for p in validation}
     assert len(train) == len(validation) == 50
 
 
 def test_closed_book_is_split_by_question():
     pairs = [Passage("", None, (Question(str(i), "Q?", ()),)) for i in range(20)]
-    train, validation = split_validation(pairs, 0.25, 3)
+    train, validation = map(list, split_validation(pairs, 0.25, 3))
     assert (len(train), len(validation)) == (15, 5)
 
 
@@ -84,7 +84,7 @@ def test_the_seed_draws_the_validation_split():
 
 @given(layout=layouts, limit=st.integers(1, 120), seed=seeds)
 def test_a_limit_takes_whole_passages_in_file_order(layout, limit, seed):
-    chosen = take_passages(layout, limit, seed)
+    chosen = list(take_passages(layout, limit, seed))
     assert chosen == [passage for passage in layout if passage in chosen]
     total = sum(len(passage.questions) for passage in chosen)
     assert total <= limit or len(chosen) == 1
@@ -95,13 +95,13 @@ def test_a_limit_takes_whole_passages_in_file_order(layout, limit, seed):
 
 def test_no_limit_takes_all():
     layout = passages(("a", 2), ("b", 3))
-    assert take_passages(layout, None, 0) == layout
-    assert take_passages(layout, 5, 0) == layout
+    assert list(take_passages(layout, None, 0)) == layout
+    assert list(take_passages(layout, 5, 0)) == layout
 
 
 def test_the_seed_draws_the_subset():
     layout = passages(*[("a", 2)] * 50)
-    drawn = [[p.text for p in take_passages(layout, 20, seed)] for seed in (0, 0, 1)]
+    drawn = [[p.text for p in list(take_passages(layout, 20, seed))] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 10
     assert drawn[0] != [passage.text for passage in layout[:10]]

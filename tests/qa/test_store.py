@@ -24,9 +24,9 @@ def test_what_is_written_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("split") / "train.arrow"
     write_split(path, iter(content))
     split = Split(path)
-    assert [split[i] for i in range(len(split))] == content
-    assert split.passages == [row.passage for row in content]
-    assert split.question_counts == [len(row.questions) for row in content]
+    assert [split[i] for i in range(len(split))] == list(split) == content
+    assert split.passages.tolist() == [row.passage for row in content]
+    assert split.question_counts.tolist() == [len(row.questions) for row in content]
 
 
 def test_rows_beyond_one_batch_keep_their_order_and_bytes_repeat(tmp_path):
@@ -34,7 +34,7 @@ def test_rows_beyond_one_batch_keep_their_order_and_bytes_repeat(tmp_path):
     for name in ("a.arrow", "b.arrow"):
         write_split(tmp_path / "new" / name, content)
     split = Split(tmp_path / "new" / "a.arrow")
-    assert split.passages == list(range(len(content)))
+    assert split.passages.tolist() == list(range(len(content)))
     assert split[store.ROWS_PER_BATCH] == content[store.ROWS_PER_BATCH]
     with pa.memory_map(str(tmp_path / "new" / "a.arrow")) as source:
         assert pa.ipc.open_file(source).num_record_batches == 3  # not all of a file in memory at once

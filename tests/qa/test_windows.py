@@ -137,10 +137,10 @@ def test_where_not_even_a_character_fits_it_says_so():
 def test_with_real_tokenizers_windows_fit_cover_and_are_full(kind, text, size):
     tokenizer = made(kind)
     encoder = PromptEncoder(tokenizer, TEMPLATES["squad-v2"], tokenizer.pad_token_id)
-    windows = cut_windows(text, size, lambda piece: len(encoder.shared(piece)))
-    lengths = [len(encoder.shared(text[w.start : w.stop])) for w in windows]
+    windows = cut_windows(text, size, lambda piece: len(encoder.shared([piece])[0]))
+    lengths = [len(encoder.shared([text[w.start : w.stop]])[0]) for w in windows]
     assert max(lengths) <= size
     assert all(any(window.holds(*span) for window in windows) for span in spans(text))
     for window in windows[:-1]:
         following = min(stop for start, stop in spans(text) if start >= window.stop)
-        assert len(encoder.shared(text[window.start : following])) > size
+        assert len(encoder.shared([text[window.start : following]])[0]) > size
