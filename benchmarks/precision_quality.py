@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -23,8 +23,7 @@ import click
 from ruamel.yaml import YAML
 
 from benchmarks.full_size import prepare, stage_environment
-from falcon_job.qa.dataset import read_passages
-from falcon_job.qa.metric import confidence_interval, question_scores
+from benchmarks.paired import f1_difference
 
 REFERENCE = "bf16"
 ALIKE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
@@ -81,27 +80,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
     """Return what a precision's runs differ by from those in bf16 with the same seeds."""
-    passages = read_passages(dev)
-    golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}
-    places = {q.id: number for number, passage in enumerate(passages) for q in passage.questions}
     ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
     pairs = [(ours[seed], reference[seed]) for seed in reference]
-    differences = [_f1_differences(a["predictions"], b["predictions"], golds) for a, b in pairs]
-    paired = {name: mean(each[name] for each in differences) for name in golds}
-    low, high = confidence_interval(paired, places, seed=0)
     means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES, "validation_loss")}
+    _, low, high = f1_difference([(a["predictions"], b["predictions"]) for a, b in pairs], dev)
     return {"precision": precision, "seeds": len(pairs), **means, "f1_difference_low": low, "f1_difference_high": high}
 
 
 def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
     return {run["seed"]: run for run in runs if run["precision"] == precision}
-
-
-def _f1_differences(
-    ours: Mapping[str, str], reference: Mapping[str, str], golds: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    scores, others = question_scores(ours, golds), question_scores(reference, golds)
-    return {name: scores[name][1] - others[name][1] for name in golds}
 
 
 @click.command(help=__doc__)

@@ -2,12 +2,14 @@
 
 Registered with transformers as the implementation "prefix_tree", which models on its attention interface (Llama, Qwen,
 Falcon3, SmolLM2, ...) take by name. Falcon's attention classes know no such interface: `model.compat` adds one.
-What is passed as `attention_mask` decides: a BlockMask runs FlexAttention, a dense mask or none runs sdpa.
+What is passed as `attention_mask` decides: a BlockMask runs FlexAttention, a dense mask or none runs sdpa, on a CPU for
+each tree of a pack apart: over the whole pack it would take most of a small model's time.
 """
 
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
@@ -90,6 +92,7 @@ def prefix_tree_attention(
     value: Tensor,
     attention_mask: Tensor | BlockMask | None,
     scaling: float | None = None,
+    position_ids: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend by a fused kernel.
@@ -101,6 +104,7 @@ def prefix_tree_attention(
         value: as key.
         attention_mask: a BlockMask; or bool [B, 1, L, S]; or None for a causal sequence.
         scaling: factor of the scores; None: 1 / sqrt(D).
+        position_ids: [B, L]; where they are 0 a tree begins, which sees nothing that lies before.
 
     Returns:
         [B, L, H, D], and None in place of the scores.
@@ -116,12 +120,34 @@ def prefix_tree_attention(
             scale=scaling,
             kernel_options=_kernel_options(query),
         )
-    else:
+    elif attention_mask is None or not _holds_trees(query, key, position_ids):
         causal = attention_mask is None and query.shape[2] > 1
         output = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
         )
+    else:
+        output = _attend_by_tree(query, key, value, attention_mask, scaling, cast("Tensor", position_ids)[0])
     return output.transpose(1, 2).contiguous(), None
+
+
+def _holds_trees(query: Tensor, key: Tensor, position_ids: Tensor | None) -> bool:
+    """Tell whether to look for trees: in one row without a cache, on a CPU, since a GPU would wait for the answer."""
+    row = position_ids is not None and len(query) == 1 and query.shape[2] == key.shape[2]
+    return row and query.device.type == "cpu"
+
+
+def _attend_by_tree(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, positions: Tensor
+) -> Tensor:
+    """Attend within each tree of a pack, [1, H, L, D]: a token at position 0 and what follows see nothing before it."""
+    starts = [0, *((positions[1:] == 0).nonzero().flatten() + 1).tolist(), len(positions)]
+    lengths = [stop - start for start, stop in pairwise(starts)]
+    trees = zip(*(heads.split(lengths, dim=2) for heads in (query, key, value)), strict=True)
+    outputs = [
+        functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[..., start:stop, start:stop], scale=scaling)
+        for (q, k, v), (start, stop) in zip(trees, pairwise(starts), strict=True)
+    ]
+    return torch.cat(outputs, dim=2)
 
 
 @cache

@@ -41,7 +41,7 @@ class FalconPackAttention(modeling_falcon.FalconAttention):
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
         if layer_past is not None:
             key, value = layer_past.update(key, value, self.layer_idx)
-        output, _scores = prefix_tree_attention(self, query, key, value, attention_mask)
+        output, _scores = prefix_tree_attention(self, query, key, value, attention_mask, position_ids=position_ids)
         return self.dense(output.flatten(2)), None
 
 

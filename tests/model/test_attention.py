@@ -19,6 +19,8 @@ from falcon_job.model.attention import (
     choose_kernel,
     prefix_tree_attention,
 )
+from falcon_job.packing.layout import Branch, Tree, lay_out
+from falcon_job.training.packs import PackForm
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
@@ -68,6 +70,43 @@ def test_each_key_head_serves_the_query_heads_beside_each_other(groups):
         weights = (query[:, head] @ key[:, group].mT / 8**0.5).masked_fill(~causal, -torch.inf).softmax(-1)
         assert torch.allclose(output[:, :, head], weights @ value[:, group], atol=1e-6)
     assert scores is None
+
+
+TREES = [
+    Tree([5, 6, 7], (Branch([8], [9]), Branch([8, 10], [11]))),
+    Tree([], (Branch([12, 13], [14]), Branch([15], [16, 17]))),
+    Tree([18], (Branch([19], []),)),
+]
+
+
+@pytest.fixture
+def pack():
+    """Heads, mask and positions of a pack of three trees, one of them closed-book."""
+    pack = PackForm.dense(64).make_pack(lay_out(TREES))
+    heads = torch.randn(3, 1, 4, len(pack["position_ids"][0]), 8, generator=torch.Generator().manual_seed(0))
+    return heads.double(), pack["attention_mask"], pack["position_ids"]
+
+
+def test_trees_that_attend_apart_on_a_cpu_do_as_in_the_whole_pack(pack):
+    heads, mask, positions = pack
+    found = []
+    for told in (positions, None):
+        inputs = heads.clone().requires_grad_()
+        output, _ = prefix_tree_attention(None, *inputs, mask, position_ids=told)
+        (gradient,) = torch.autograd.grad(output.square().sum(), inputs)
+        found.append((output.detach(), gradient))
+
+    for apart, whole in zip(*found, strict=True):
+        torch.testing.assert_close(apart, whole, rtol=0, atol=1e-12)
+
+
+def test_nothing_of_a_tree_is_computed_with_another(pack):
+    heads, mask, positions = pack
+    first = len(TREES[0])
+    heads[:, :, :, first:] = torch.nan
+    output, _ = prefix_tree_attention(None, *heads, mask, position_ids=positions)
+
+    assert output[:, :first].isfinite().all()
 
 
 def test_a_fused_kernel_serves_falcons_one_key_head_where_transformers_falls_back_to_the_slow_one():

@@ -1,0 +1,30 @@
+"""F1 of some runs beside that of others, question by question."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from falcon_job.qa.dataset import read_passages
+from falcon_job.qa.metric import confidence_interval, question_scores
+
+Predictions = Mapping[str, str]
+
+
+def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -> tuple[float, float, float]:
+    """Return how much higher F1 is with the first of each pair, and the 95 % interval: mean, low, high, in points.
+
+    Args:
+        pairs: predictions by question id, of a run and of the one that it is compared with.
+        dev: the questions, of which passages are drawn anew for the interval (paired bootstrap).
+    """
+    passages = list(read_passages(dev))
+    golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}
+    places = {q.id: number for number, passage in enumerate(passages) for q in passage.questions}
+    differences = [_differences(ours, others, golds) for ours, others in pairs]
+    paired = {name: mean(each[name] for each in differences) for name in golds}
+    return 100 * mean(paired.values()), *confidence_interval(paired, places, seed=0)
+
+
+def _differences(ours: Predictions, others: Predictions, golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    ours_scored, others_scored = question_scores(ours, golds), question_scores(others, golds)
+    return {name: ours_scored[name][1] - others_scored[name][1] for name in golds}

@@ -1,0 +1,49 @@
+"""This project: the Trainer path of its `train` stage.
+
+Passages are shared; or, as perfect ordinary packing, each question has a copy of its own, in the same engine.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.peers.task import EpochClock, Setting, Task, Trained
+from falcon_job.model.adapter import add_adapter, save_adapter
+from falcon_job.model.attention import choose_kernel
+from falcon_job.model.engine import choose_engine, pack_sizes
+from falcon_job.model.layers import prepare_layers
+from falcon_job.model.loading import load_base, load_config
+from falcon_job.qa.store import Split, write_split
+from falcon_job.training.packs import PackForm
+from falcon_job.training.self_check import check_packing
+from falcon_job.training.steps import StepDataset
+from falcon_job.training.trainer import build_trainer
+
+
+def train(task: Task, setting: Setting, folder: Path) -> Trained:
+    """Train an adapter into `folder`."""
+    params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
+    kernel = choose_kernel(task.device, load_config(task.model))
+    base = load_base(task.model, params.model.precision, task.device)
+    model = add_adapter(base, params.lora, params.train.seed)
+    engine = choose_engine(base, kernel, pack_sizes(kernel, params.preprocess.max_tokens))
+    prepare_layers(base, engine)
+    form = PackForm.of(engine)
+    split = task.split if setting.batching == "tree" else _separate(task)
+    steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
+    difference = check_packing(model, steps.trees(0), params.model.precision, form)
+
+    trainer = build_trainer(model, params, steps, None, task.workspace.scratch / "peer")
+    trainer.args.save_strategy = "no"
+    clock = EpochClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    save_adapter(model, folder, params.model)
+    tokens = sum(len(tree) for step in range(len(steps)) for tree in steps.trees(step)) / len(task.rows)
+    return Trained(clock.fastest, tokens, difference.gradients)
+
+
+def _separate(task: Task) -> Split:
+    """Return the questions as passages of one question each."""
+    path = task.workspace.scratch / "separate.arrow"
+    write_split(path, (replace(passage, questions=[q]) for passage in task.split for q in passage.questions))
+    return Split(path)

@@ -1,0 +1,54 @@
+"""transformers.Trainer with peft, as its documentation has it: rows padded to the longest of their batch."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from benchmarks.peers.mended import IMPLEMENTATION
+from benchmarks.peers.task import EpochClock, Setting, Task, Trained
+
+
+def load_model(task: Task, setting: Setting) -> Any:
+    """Return the base; its attention is transformers' default unless it is mended."""
+    mended = {"attn_implementation": IMPLEMENTATION} if setting.attention == "mended" else {}
+    dtype = "bfloat16" if task.bf16 else "float32"
+    return AutoModelForCausalLM.from_pretrained(task.model, dtype=dtype, local_files_only=True, **mended)
+
+
+def load_padding_tokenizer(task: Task) -> Any:
+    """Return the tokenizer, with the padding that users commonly choose where it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(task.model, local_files_only=True)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def dataset(task: Task) -> Dataset:
+    """Return the training questions as tokens and labels."""
+    return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in task.rows])
+
+
+def train(task: Task, setting: Setting, folder: Path) -> Trained:
+    """Train an adapter into `folder`."""
+    set_seed(task.params.train.seed)
+    model = get_peft_model(load_model(task, setting), task.lora())
+    clock = EpochClock()
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(**task.arguments(setting.rows)),
+        train_dataset=dataset(task),
+        data_collator=DataCollatorForSeq2Seq(load_padding_tokenizer(task)),
+        callbacks=[clock],
+    )
+    trainer.train()
+    model.save_pretrained(str(folder))
+    return Trained(clock.fastest, task.mean_length)

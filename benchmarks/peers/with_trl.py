@@ -1,0 +1,48 @@
+"""TRL's SFTTrainer, padded in random order, padded by length, or packed."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks.peers.task import EpochClock, Setting, Task, Trained, packing_difference
+from benchmarks.peers.with_transformers import dataset, load_model, load_padding_tokenizer
+
+
+def train(task: Task, setting: Setting, folder: Path) -> Trained:
+    """Train an adapter into `folder`."""
+    set_seed(task.params.train.seed)
+    clock = EpochClock()
+    trainer = SFTTrainer(
+        model=load_model(task, setting),
+        args=SFTConfig(**_arguments(task, setting)),
+        train_dataset=dataset(task),
+        processing_class=load_padding_tokenizer(task),
+        peft_config=task.lora(),
+        callbacks=[clock],
+    )
+    difference = _difference(trainer, task) if setting.batching == "packed" else None
+    trainer.train()
+    trainer.save_model(str(folder))
+    return Trained(clock.fastest, task.mean_length, difference)
+
+
+def _arguments(task: Task, setting: Setting) -> dict[str, Any]:
+    rows = 1 if setting.batching == "packed" else setting.rows
+    return {
+        **task.arguments(rows),
+        "gradient_accumulation_steps": task.accumulation(setting.rows),
+        "max_length": task.pack_length(setting.rows) if setting.batching == "packed" else None,
+        "packing": setting.batching == "packed",
+        "train_sampling_strategy": "group_by_length" if setting.batching == "grouped" else "random",
+        **({"gradient_checkpointing": False} if setting.attention == "mended" else {}),
+    }
+
+
+def _difference(trainer: SFTTrainer, task: Task) -> float:
+    """Return what packing changes of the gradients of the first pack."""
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    packed = {name: batch[name].to(task.device) for name in ("input_ids", "position_ids", "labels")}
+    model = trainer.model.to(task.device).train()
+    return packing_difference(model, packed, task.bf16)

@@ -1,0 +1,167 @@
+"""Training beside plain transformers.Trainer, TRL's SFTTrainer and LitGPT: the same questions, weights and LoRA.
+
+    python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32] [--no-score]
+        [--output FILE]
+
+PRESET's hyperparameters, without dropout; MODEL is a folder (LitGPT trains a Falcon alone), SQUAD one with train.json and
+dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and, where it takes
+transformers' Falcon, with its attention mended, too; each setting in a process of its own. The time is that of the
+fastest epoch after the first. A system that packs is asked whether its packs train as separate sequences do: `leaks`
+says that they do not. Trained models answer dev, unless `--no-score`. One JSON line a setting, then ratios; FILE gets
+all of it. A setting that fails, or is not installed, is named with what it said.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.full_size import ROOT, prepare, stage_environment
+from benchmarks.paired import f1_difference
+from benchmarks.peers.task import Attention, Batching, Setting, System
+from benchmarks.precision_quality import change, run_stages
+from falcon_job.files import write_json
+
+Result = dict[str, Any]
+BY_TRANSFORMERS: tuple[tuple[System, Batching], ...] = (
+    ("transformers", "padded"),
+    ("trl", "padded"),
+    ("trl", "grouped"),
+    ("trl", "packed"),
+)
+ATTENTIONS: tuple[Attention, ...] = ("own", "mended")
+"""Of transformers' Falcon; other models have the first alone."""
+OURS, ORDINARY_PACKING = Setting("falcon_job", "tree", "own"), Setting("falcon_job", "packed", "own")
+PACKAGES = ("torch", "transformers", "peft", "trl", "litgpt")
+SHOWN_OF_A_FAILURE = 300
+
+
+def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
+    """Yield what is compared: ours, perfect ordinary packing in our engine, and the peers by sizes of a batch."""
+    yield OURS
+    yield ORDINARY_PACKING
+    for (system, batching), attention, count in product(
+        BY_TRANSFORMERS, ATTENTIONS if falcon else ATTENTIONS[:1], rows
+    ):
+        yield Setting(system, batching, attention, count)
+    for count in rows:
+        yield Setting("litgpt", "padded", "own", count)
+
+
+def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> Result:
+    """Return the row of a setting, with its predictions if it is scored; or what it failed with."""
+    arguments = (str(model), str(epochs), json.dumps(score), json.dumps(asdict(setting)))
+    command = [sys.executable, "-m", "benchmarks.peers", *arguments]
+    env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
+    row: Result = {"system": setting.system, "setting": asdict(setting)}
+    if done.returncode:
+        return {**row, "failed": done.stderr.strip().rpartition("\n")[2][:SHOWN_OF_A_FAILURE]}
+    row |= json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[len("RESULT ") :])
+    if score:
+        row["predictions"] = json.loads((work / "build" / "predictions.json").read_text(encoding="utf-8"))
+    return row
+
+
+def compare(results: Sequence[Result], dev: Path) -> list[Result]:
+    """Return how ours compares with perfect ordinary packing and with the fastest setting of each peer."""
+    ours = _row_of(results, OURS)
+    others = {"perfect ordinary packing": [_row_of(results, ORDINARY_PACKING)]}
+    for row in results:
+        if row["system"] != "falcon_job" and "failed" not in row and not row.get("leaks"):
+            others.setdefault(row["system"], []).append(row)
+    return [{"against": name, **_against(ours, rows, dev)} for name, rows in others.items()]
+
+
+def _row_of(results: Sequence[Result], setting: Setting) -> Result:
+    row = next(row for row in results if row["setting"] == asdict(setting))
+    if "failed" in row:
+        raise SystemExit(f"{setting} failed: {row['failed']}")
+    return row
+
+
+def _against(ours: Result, rows: Sequence[Result], dev: Path) -> Result:
+    best = max(rows, key=lambda row: float(row["questions_per_second"]))
+    ratio = ours["questions_per_second"] / best["questions_per_second"]
+    compared = {"setting": best["setting"], "times_as_fast": round(ratio, 2)}
+    if "predictions" not in best:
+        return compared
+    difference, low, high = f1_difference([(ours["predictions"], best["predictions"])], dev)
+    return {**compared, "f1_difference": difference, "f1_difference_low": low, "f1_difference_high": high}
+
+
+def provenance() -> Result:
+    """Return what a file of results begins with."""
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": " ".join(["python -m benchmarks.train_speed", *sys.argv[1:]]),
+        "commit": described.stdout.strip() or None,
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "note": "tokens without padding; in ours questions share a passage, elsewhere each has a copy of it",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _shown(result: Result) -> Result:
+    return {key: value for key, value in result.items() if key != "predictions"}
+
+
+@click.command(help=__doc__)
+@click.argument("preset")
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@click.option("--limit", type=int)
+@click.option("--epochs", type=click.IntRange(min=2), default=4)
+@click.option("--rows", type=int, multiple=True, default=(8, 32))
+@click.option("--score/--no-score", default=True)
+@click.option("--output", type=click.Path(path_type=Path))
+def main(
+    preset: str,
+    model: Path,
+    squad: Path,
+    work: Path,
+    limit: int | None,
+    epochs: int,
+    rows: tuple[int, ...],
+    score: bool,
+    output: Path | None,
+) -> None:
+    """Print one JSON line a setting and one a comparison."""
+    prepare(preset, model, squad, work)
+    change(work, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})
+    run_stages(work, "fetch", "preprocess")
+    results = []
+    falcon = json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"] == "falcon"
+    for setting in all_settings(rows, falcon):
+        results.append(run(work, model.resolve(), epochs, score, setting))
+        print("RESULT", json.dumps(_shown(results[-1])), flush=True)
+    compared = compare(results, work / "data" / "dev.json")
+    for row in compared:
+        print("RESULT", json.dumps(row), flush=True)
+    if output:
+        write_json(output, {**provenance(), "results": [_shown(row) for row in results], "compared": compared})
+
+
+if __name__ == "__main__":
+    main()
