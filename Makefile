@@ -64,6 +64,14 @@ test-slow: env ## Run the long rounds too
 smoke-real: env ## Train a small real model on real questions, apart: SQUAD=FOLDER MODEL=FOLDER
 	$(BIN)/python -m tools.smoke_real "$(SQUAD)" "$(MODEL)"
 
+.PHONY: benchmark
+benchmark: env ## Time training on the bundled data beside transformers, TRL and LitGPT (OUTPUT=FILE)
+	$(BIN)/dvc pull --quiet data.dvc
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install --quiet --requirement requirements.lock --requirement benchmarks/peers/requirements.txt
+	.peers/bin/pip install --quiet --no-deps litgpt==0.5.13
+	.peers/bin/python -m benchmarks.train_speed demo data/falcon-tiny data "$$(mktemp -d)/work" $(if $(OUTPUT),--output "$(OUTPUT)")
+
 .PHONY: lint
 lint: env ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -3,12 +3,14 @@
     python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32] [--no-score]
         [--output FILE]
 
-PRESET's hyperparameters, without dropout; MODEL is a folder (LitGPT trains a Falcon alone), SQUAD one with train.json and
-dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and, where it takes
+PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT trains a Falcon alone), SQUAD one with train.json
+and dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and, where it takes
 transformers' Falcon, with its attention mended, too; each setting in a process of its own. The time is that of the
 fastest epoch after the first. A system that packs is asked whether its packs train as separate sequences do: `leaks`
-says that they do not. Trained models answer dev, unless `--no-score`. One JSON line a setting, then ratios; FILE gets
-all of it. A setting that fails, or is not installed, is named with what it said.
+says that they do not, and the setting is left out of the ratios. Trained models answer dev, unless `--no-score`. One
+JSON line a setting, then ratios; FILE gets all of it. A setting that fails is named with what it said.
+
+`make benchmark` makes an environment with the peers, and runs it on the bundled data.
 """
 
 import json

@@ -1,0 +1,65 @@
+"""What the comparison with other trainers rests on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import train_speed
+from benchmarks.peers.mended import IMPLEMENTATION
+from benchmarks.peers.task import Setting, packing_difference
+from tests.tiny_models import VOCABULARY, falcon_7b_type, with_lora
+
+LENGTHS = (5, 9, 7)
+
+
+@pytest.fixture
+def packed():
+    """Three sequences in one row, half of each learned, as TRL packs them."""
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(VOCABULARY, (1, sum(LENGTHS)), generator=draw)
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    learned = torch.cat([torch.arange(length) >= length // 2 for length in LENGTHS])[None]
+    return {"input_ids": ids, "position_ids": positions, "labels": torch.where(learned, ids, -100)}
+
+
+def test_transformers_falcon_mixes_packed_sequences_and_mended_it_does_not(packed):
+    own, mended = (with_lora(falcon_7b_type(attn_implementation=name)) for name in ("sdpa", IMPLEMENTATION))
+
+    assert packing_difference(own, packed, bf16=False) > 0.1
+    assert packing_difference(mended, packed, bf16=False) < 1e-5
+
+
+def test_mended_attention_gives_the_logits_of_transformers_own_before_padding(packed):
+    own, mended = (falcon_7b_type(attn_implementation=name).eval() for name in ("sdpa", IMPLEMENTATION))
+    ids = packed["input_ids"].view(3, 7)
+    mask = torch.arange(7) < torch.tensor([[7], [4], [6]])
+    with torch.no_grad():
+        difference = own(ids, attention_mask=mask).logits - mended(ids, attention_mask=mask).logits
+
+    assert difference[mask].abs().max() < 1e-5
+
+
+def test_settings_are_compared_in_one_run_and_one_that_fails_is_named(tmp_path, monkeypatch):
+    data = Path(__file__).parents[2] / "data"
+    peer, failing = Setting("transformers", "padded", "mended", 32), Setting("litgpt", "packed", "own", 32)
+    settings = [train_speed.OURS, train_speed.ORDINARY_PACKING, peer, failing]
+    monkeypatch.setattr(train_speed, "all_settings", lambda *_: iter(settings))
+    output = tmp_path / "results.json"
+    folders = map(str, (data / "falcon-tiny", data, tmp_path / "work"))
+    options = ("--limit", "64", "--epochs", "2", "--output", str(output))
+    done = CliRunner().invoke(train_speed.main, ["demo", *folders, *options])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(output.read_text())
+    ours, packed, padded, failed = found["results"]
+    assert ours["questions_per_second"] > 0
+    assert not ours["leaks"]
+    assert not packed["leaks"]
+    assert "f1" in padded
+    assert "failed" in failed
+    assert [row["against"] for row in found["compared"]] == ["perfect ordinary packing", "transformers"]
+    for row in found["compared"]:
+        assert row["f1_difference_low"] <= row["f1_difference"] <= row["f1_difference_high"]
