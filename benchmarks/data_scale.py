@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-from benchmarks.full_size import CODE, ROOT, stage_environment
+from benchmarks.job import CODE, ROOT, stage_environment
 from falcon_job.qa.store import Split
 from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset

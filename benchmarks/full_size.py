@@ -11,7 +11,6 @@ weights that it maps. One JSON line a stage; WORK/STAGE.log holds what a stage s
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,12 +20,10 @@ from typing import Any
 
 import click
 import torch
-from ruamel.yaml import YAML
 
+from benchmarks.job import prepare, read_json, stage_environment, takes_a_job
 from falcon_job.cli import STAGES
 
-ROOT = Path(__file__).parents[1]
-CODE = ("falcon_job", "presets", "dvc.yaml")
 POLL_SECONDS = 0.1
 OUTPUTS = {
     "fetch": ("build/raw", "build/base.json"),
@@ -44,23 +41,6 @@ torch.cuda.set_per_process_memory_fraction(int(os.environ["{CAP}"]) / total)
 sys.argv[0] = "falcon_job"
 runpy.run_module("falcon_job", run_name="__main__", alter_sys=True)
 """
-
-
-def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
-    """Lay out a workspace that runs `preset` on a local model and local questions."""
-    work.mkdir(parents=True)
-    for name in CODE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, work / name)
-    (work / "data").mkdir()
-    for name in ("train.json", "dev.json"):
-        shutil.copy(squad / name, work / "data" / name)
-    yaml = YAML()
-    params = yaml.load((ROOT / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
-    params["model"].update(source=str(model.resolve()), revision=None)
-    params["dataset"].update(train="data/train.json", dev="data/dev.json", train_sha256=None, dev_sha256=None)
-    with (work / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
 
 
 class Watch(threading.Thread):
@@ -122,20 +102,12 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def stage_environment(work: Path) -> dict[str, str]:
-    """Return the environment of a stage that runs the code of a workspace."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
-
-
 def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 @click.command(help=__doc__)
-@click.argument("preset")
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@takes_a_job
 @click.option("--cap-gb", type=float)
 def main(preset: str, model: Path, squad: Path, work: Path, cap_gb: float | None) -> None:
     """Print one JSON line a stage, then the reports."""
@@ -143,7 +115,7 @@ def main(preset: str, model: Path, squad: Path, work: Path, cap_gb: float | None
     for stage in STAGES:
         print("RESULT", json.dumps(run_stage(stage, work, int(cap_gb * 1e9) if cap_gb else None)), flush=True)
     for name in ("data", "train", "baseline", "eval", "export"):
-        report = json.loads((work / "reports" / f"{name}.json").read_text(encoding="utf-8"))
+        report = read_json(work / "reports" / f"{name}.json")
         print("REPORT", name, json.dumps(report), flush=True)
 
 

@@ -9,9 +9,6 @@ paired bootstrap over the passages of dev.
 """
 
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -20,62 +17,28 @@ from statistics import mean
 from typing import Any
 
 import click
-from ruamel.yaml import YAML
 
-from benchmarks.full_size import prepare, stage_environment
+from benchmarks.job import SIDE_BY_SIDE, change, prepare, read_json, run_stages, takes_a_job, variant
 from benchmarks.paired import f1_difference
 
 REFERENCE = "bf16"
-ALIKE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
-"""What would else follow from the memory that runs at the same time leave."""
 SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 Run = dict[str, Any]
 
 
-def run_stages(work: Path, *stages: str) -> None:
-    """Run stages in a workspace.
-
-    Raises:
-        SystemExit: one failed; the end of what it said is printed.
-    """
-    for stage in stages:
-        command = [sys.executable, "-m", "falcon_job", stage]
-        done = subprocess.run(
-            command, cwd=work, env={**stage_environment(work), **ALIKE}, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise SystemExit(f"{work.name}: {stage} exited with {done.returncode}\n{done.stderr[-4000:]}")
-
-
-def change(work: Path, **groups: dict[str, Any]) -> None:
-    """Change the params of a workspace."""
-    yaml = YAML()
-    params = yaml.load(work / "params.yaml")
-    for group, values in groups.items():
-        params[group].update(values)
-    yaml.dump(params, work / "params.yaml")
-
-
 def run(shared: Path, precision: str, seed: int) -> Run:
     """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
-    work = shared.with_name(f"{precision}-{seed}")
-    shutil.copytree(shared, work)
-    change(work, model={"precision": precision}, train={"seed": seed})
-    run_stages(work, "train", "evaluate")
-    trained, scored = (_read(work / "reports" / f"{name}.json") for name in ("train", "eval"))
+    work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
+    run_stages(work, "train", "evaluate", **SIDE_BY_SIDE)
+    trained, scored = (read_json(work / "reports" / f"{name}.json") for name in ("train", "eval"))
     return {
         "precision": precision,
         "seed": seed,
         **{name: scored[name] for name in SCORES},
         "validation_loss": trained["validation_loss"],
         **trained.get("divergence", {}),
-        "predictions": _read(work / "build" / "predictions.json"),
+        "predictions": read_json(work / "build" / "predictions.json"),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
@@ -92,10 +55,7 @@ def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
 
 
 @click.command(help=__doc__)
-@click.argument("preset")
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@takes_a_job
 @click.option("--precision", "precisions", multiple=True, default=("fp8", "nf4"))
 @click.option("--seeds", default=5)
 @click.option("--at-once", default=5, help="Runs at a time.")

@@ -29,10 +29,9 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.full_size import ROOT, prepare, stage_environment
+from benchmarks.job import ROOT, change, prepare, read_json, run_stages, stage_environment, takes_a_job
 from benchmarks.paired import f1_difference
 from benchmarks.peers.task import Attention, Batching, Setting, System
-from benchmarks.precision_quality import change, run_stages
 from falcon_job.files import write_json
 
 Result = dict[str, Any]
@@ -72,7 +71,7 @@ def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> 
         return {**row, "failed": done.stderr.strip().rpartition("\n")[2][:SHOWN_OF_A_FAILURE]}
     row |= json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[len("RESULT ") :])
     if score:
-        row["predictions"] = json.loads((work / "build" / "predictions.json").read_text(encoding="utf-8"))
+        row["predictions"] = read_json(work / "build" / "predictions.json")
     return row
 
 
@@ -129,10 +128,7 @@ def _shown(result: Result) -> Result:
 
 
 @click.command(help=__doc__)
-@click.argument("preset")
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("squad", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("work", type=click.Path(exists=False, path_type=Path))
+@takes_a_job
 @click.option("--limit", type=int)
 @click.option("--epochs", type=click.IntRange(min=2), default=4)
 @click.option("--rows", type=int, multiple=True, default=(8, 32))
@@ -154,7 +150,7 @@ def main(
     change(work, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})
     run_stages(work, "fetch", "preprocess")
     results = []
-    falcon = json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"] == "falcon"
+    falcon = read_json(model / "config.json")["model_type"] == "falcon"
     for setting in all_settings(rows, falcon):
         results.append(run(work, model.resolve(), epochs, score, setting))
         print("RESULT", json.dumps(_shown(results[-1])), flush=True)

@@ -1,0 +1,90 @@
+"""A workspace of the job made for a benchmark, and its stages run by their own commands, without DVC."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+CODE = ("falcon_job", "presets", "dvc.yaml")
+SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
+"""For runs at the same time: what would else follow from the memory that the others leave."""
+
+
+def takes_a_job(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments PRESET MODEL SQUAD WORK."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    for argument in (
+        click.argument("work", type=click.Path(exists=False, path_type=Path)),
+        click.argument("squad", type=folder),
+        click.argument("model", type=folder),
+        click.argument("preset"),
+    ):
+        command = argument(command)
+    return command
+
+
+def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
+    """Lay out a workspace that runs `preset` on a local model and local questions."""
+    work.mkdir(parents=True)
+    for name in CODE:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, work / name)
+    (work / "data").mkdir()
+    for name in ("train.json", "dev.json"):
+        shutil.copy(squad / name, work / "data" / name)
+    yaml = YAML()
+    params = yaml.load((ROOT / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    params["model"].update(source=str(model.resolve()), revision=None)
+    params["dataset"].update(train="data/train.json", dev="data/dev.json", train_sha256=None, dev_sha256=None)
+    with (work / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+def stage_environment(work: Path) -> dict[str, str]:
+    """Return the environment of a stage that runs the code of a workspace."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
+
+
+def run_stages(work: Path, *stages: str, **environment: str) -> None:
+    """Run stages in a workspace, with the variables given.
+
+    Raises:
+        SystemExit: one failed; the end of what it said is printed.
+    """
+    for stage in stages:
+        command = [sys.executable, "-m", "falcon_job", stage]
+        env = {**stage_environment(work), **environment}
+        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{work.name}: {stage} exited with {done.returncode}\n{done.stderr[-4000:]}")
+
+
+def change(work: Path, **groups: dict[str, Any]) -> None:
+    """Change the params of a workspace."""
+    yaml = YAML()
+    params = yaml.load(work / "params.yaml")
+    for group, values in groups.items():
+        params[group].update(values)
+    yaml.dump(params, work / "params.yaml")
+
+
+def variant(shared: Path, name: str, **groups: dict[str, Any]) -> Path:
+    """Return a copy of a workspace that is preprocessed, beside it, with changed params."""
+    work = shared.with_name(name)
+    shutil.copytree(shared, work)
+    change(work, **groups)
+    return work
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a report."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

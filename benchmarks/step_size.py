@@ -1,0 +1,102 @@
+"""How many questions an optimizer step may have: the loss after equal epochs, the learning rate tuned for each number.
+
+    python -m benchmarks.step_size PRESET MODEL SQUAD WORK [--questions 32 ...] [--learning-rate 0.0005 ...]
+        [--seeds 3] [--at-once 5]
+
+Trains by the stage's own command, in WORK: PRESET's params with MODEL (a folder) in place of its model, all of SQUAD's
+train.json and dev.json in place of its data. Every number of questions a step is tried with every learning rate, its
+best with further seeds. Loss is that of the answers of the validation questions, which are not trained on. One JSON
+line a run, then one a number of questions: mean and standard deviation over seeds; `at_edge` says that the best
+learning rate was the smallest or largest tried, so that one beyond may be better.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+import click
+
+from benchmarks.job import SIDE_BY_SIDE, change, prepare, read_json, run_stages, takes_a_job, variant
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    questions_per_step: int
+    learning_rate: float
+    seed: int
+
+
+def train(shared: Path, run: Run) -> float:
+    """Train and return the loss of the validation questions."""
+    name = f"{run.questions_per_step}-{run.learning_rate:g}-{run.seed}"
+    work = variant(shared, name, train=asdict(run))
+    run_stages(work, "train", **SIDE_BY_SIDE)
+    loss = float(read_json(work / "reports" / "train.json")["validation_loss"])
+    print("RESULT", json.dumps({**asdict(run), "validation_loss": loss}), flush=True)
+    return loss
+
+
+def train_all(shared: Path, runs: Sequence[Run], at_once: int) -> dict[Run, float]:
+    """Train several at a time; return their losses."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return dict(zip(runs, pool.map(lambda run: train(shared, run), runs), strict=True))
+
+
+def summarize(
+    losses: dict[Run, float], best: dict[int, float], seeds: int, rates: Sequence[float]
+) -> list[dict[str, object]]:
+    """Return a row for each number of questions a step, at its best learning rate."""
+    rows: list[dict[str, object]] = []
+    for questions, rate in best.items():
+        found = [
+            loss for run, loss in losses.items() if (run.questions_per_step, run.learning_rate) == (questions, rate)
+        ]
+        rows.append(
+            {
+                "questions_per_step": questions,
+                "learning_rate": rate,
+                "seeds": len(found),
+                "validation_loss": round(mean(found), 4),
+                "deviation": round(stdev(found), 4) if len(found) > 1 else None,
+                "at_edge": rate in (min(rates), max(rates)),
+            }
+        )
+    return rows
+
+
+@click.command(help=__doc__)
+@takes_a_job
+@click.option("--questions", type=int, multiple=True, default=(32, 64, 128, 256, 512, 1024))
+@click.option("--learning-rate", "rates", type=float, multiple=True, default=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3))
+@click.option("--seeds", default=3)
+@click.option("--at-once", default=5, help="Runs at a time.")
+def main(
+    preset: str,
+    model: Path,
+    squad: Path,
+    work: Path,
+    questions: tuple[int, ...],
+    rates: tuple[float, ...],
+    seeds: int,
+    at_once: int,
+) -> None:
+    """Print one JSON line a run and one a number of questions."""
+    shared = work / "shared"
+    prepare(preset, model, squad, shared)
+    change(shared, preprocess={"limit": None}, train={"eval_steps": None})
+    run_stages(shared, "fetch", "preprocess")
+    losses = train_all(shared, [Run(*pair, seed=0) for pair in product(questions, rates)], at_once)
+    best = {count: min(rates, key=lambda rate: losses[Run(count, rate, 0)]) for count in questions}
+    losses |= train_all(shared, [Run(*pair, seed=seed) for pair in best.items() for seed in range(1, seeds)], at_once)
+    for row in summarize(losses, best, seeds, rates):
+        print("RESULT", json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
