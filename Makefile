@@ -65,12 +65,17 @@ smoke-real: env ## Train a small real model on real questions, apart: SQUAD=FOLD
 	$(BIN)/python -m tools.smoke_real "$(SQUAD)" "$(MODEL)"
 
 .PHONY: benchmark
-benchmark: env ## Time training on the bundled data beside transformers, TRL and LitGPT (OUTPUT=FILE)
+benchmark: env .peers/.ready ## Time training on the bundled data beside transformers, TRL and LitGPT (OUTPUT=FILE)
 	$(BIN)/dvc pull --quiet data.dvc
+	@work=$$(mktemp -d) && .peers/bin/python -m benchmarks.train_speed demo data/falcon-tiny data "$$work/run" \
+		$(if $(OUTPUT),--output "$(OUTPUT)"); status=$$?; rm -rf "$$work"; exit $$status
+
+.peers/.ready: requirements.lock benchmarks/peers/requirements.txt benchmarks/peers/requirements-no-deps.txt
 	$(PYTHON) -m venv .peers
+	$(if $(TORCH_INDEX),.peers/bin/pip install --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' requirements.lock)")
 	.peers/bin/pip install --quiet --requirement requirements.lock --requirement benchmarks/peers/requirements.txt
-	.peers/bin/pip install --quiet --no-deps litgpt==0.5.13
-	.peers/bin/python -m benchmarks.train_speed demo data/falcon-tiny data "$$(mktemp -d)/work" $(if $(OUTPUT),--output "$(OUTPUT)")
+	.peers/bin/pip install --quiet --no-deps --requirement benchmarks/peers/requirements-no-deps.txt
+	@touch $@
 
 .PHONY: lint
 lint: env ## Check style, types and import rules

@@ -10,8 +10,8 @@ from falcon_job.qa.metric import confidence_interval, question_scores
 Predictions = Mapping[str, str]
 
 
-def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -> tuple[float, float, float]:
-    """Return how much higher F1 is with the first of each pair, and the 95 % interval: mean, low, high, in points.
+def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -> dict[str, float]:
+    """Return how much higher F1 is with the first of each pair, in points, and the 95 % interval of that.
 
     Args:
         pairs: predictions by question id, of a run and of the one that it is compared with.
@@ -22,7 +22,8 @@ def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -
     places = {q.id: number for number, passage in enumerate(passages) for q in passage.questions}
     differences = [_differences(ours, others, golds) for ours, others in pairs]
     paired = {name: mean(each[name] for each in differences) for name in golds}
-    return 100 * mean(paired.values()), *confidence_interval(paired, places, seed=0)
+    low, high = confidence_interval(paired, places, seed=0)
+    return {"f1_difference": 100 * mean(paired.values()), "f1_difference_low": low, "f1_difference_high": high}
 
 
 def _differences(ours: Predictions, others: Predictions, golds: Mapping[str, Sequence[str]]) -> dict[str, float]:

@@ -45,9 +45,9 @@ def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
     """Return what a precision's runs differ by from those in bf16 with the same seeds."""
     ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
     pairs = [(ours[seed], reference[seed]) for seed in reference]
-    means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES, "validation_loss")}
-    _, low, high = f1_difference([(a["predictions"], b["predictions"]) for a, b in pairs], dev)
-    return {"precision": precision, "seeds": len(pairs), **means, "f1_difference_low": low, "f1_difference_high": high}
+    means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES[1:], "validation_loss")}
+    f1 = f1_difference([(a["predictions"], b["predictions"]) for a, b in pairs], dev)
+    return {"precision": precision, "seeds": len(pairs), **f1, **means}
 
 
 def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:

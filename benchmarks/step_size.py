@@ -1,16 +1,18 @@
 """How many questions an optimizer step may have: the loss after equal epochs, the learning rate tuned for each number.
 
     python -m benchmarks.step_size PRESET MODEL SQUAD WORK [--questions 32 ...] [--learning-rate 0.0005 ...]
-        [--seeds 3] [--at-once 5]
+        [--seeds 2] [--at-once 5]
 
 Trains by the stage's own command, in WORK: PRESET's params with MODEL (a folder) in place of its model, all of SQUAD's
 train.json and dev.json in place of its data. Every number of questions a step is tried with every learning rate, its
-best with further seeds. Loss is that of the answers of the validation questions, which are not trained on. One JSON
-line a run, then one a number of questions: mean and standard deviation over seeds; `at_edge` says that the best
-learning rate was the smallest or largest tried, so that one beyond may be better.
+best again with other seeds, which alone count. Loss is that of the answers of the validation questions, which are not
+trained on. One JSON line a run, then one a number of questions: mean and standard deviation over seeds; `at_edge` says
+that the best learning rate was the smallest or largest tried, so that one beyond may be better.
 """
 
 import json
+import math
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -33,11 +35,15 @@ class Run:
 
 
 def train(shared: Path, run: Run) -> float:
-    """Train and return the loss of the validation questions."""
+    """Train and return the loss of the validation questions, infinite where training failed."""
     name = f"{run.questions_per_step}-{run.learning_rate:g}-{run.seed}"
     work = variant(shared, name, train=asdict(run))
-    run_stages(work, "train", **SIDE_BY_SIDE)
-    loss = float(read_json(work / "reports" / "train.json")["validation_loss"])
+    try:
+        run_stages(work, "train", **SIDE_BY_SIDE)
+        loss = float(read_json(work / "reports" / "train.json")["validation_loss"])
+    except SystemExit as stopped:  # too high a rate
+        print(stopped, file=sys.stderr)
+        loss = math.inf
     print("RESULT", json.dumps({**asdict(run), "validation_loss": loss}), flush=True)
     return loss
 
@@ -54,9 +60,7 @@ def summarize(
     """Return a row for each number of questions a step, at its best learning rate."""
     rows: list[dict[str, object]] = []
     for questions, rate in best.items():
-        found = [
-            loss for run, loss in losses.items() if (run.questions_per_step, run.learning_rate) == (questions, rate)
-        ]
+        found = [losses[Run(questions, rate, seed)] for seed in range(1, seeds + 1)]
         rows.append(
             {
                 "questions_per_step": questions,
@@ -74,7 +78,7 @@ def summarize(
 @takes_a_job
 @click.option("--questions", type=int, multiple=True, default=(32, 64, 128, 256, 512, 1024))
 @click.option("--learning-rate", "rates", type=float, multiple=True, default=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3))
-@click.option("--seeds", default=3)
+@click.option("--seeds", default=2)
 @click.option("--at-once", default=5, help="Runs at a time.")
 def main(
     preset: str,
@@ -93,7 +97,8 @@ def main(
     run_stages(shared, "fetch", "preprocess")
     losses = train_all(shared, [Run(*pair, seed=0) for pair in product(questions, rates)], at_once)
     best = {count: min(rates, key=lambda rate: losses[Run(count, rate, 0)]) for count in questions}
-    losses |= train_all(shared, [Run(*pair, seed=seed) for pair in best.items() for seed in range(1, seeds)], at_once)
+    again = [Run(*pair, seed=seed) for pair in best.items() for seed in range(1, seeds + 1)]
+    losses |= train_all(shared, again, at_once)
     for row in summarize(losses, best, seeds, rates):
         print("RESULT", json.dumps(row), flush=True)
 

@@ -3,12 +3,12 @@
     python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32] [--no-score]
         [--output FILE]
 
-PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT trains a Falcon alone), SQUAD one with train.json
-and dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and, where it takes
-transformers' Falcon, with its attention mended, too; each setting in a process of its own. The time is that of the
-fastest epoch after the first. A system that packs is asked whether its packs train as separate sequences do: `leaks`
-says that they do not, and the setting is left out of the ratios. Trained models answer dev, unless `--no-score`. One
-JSON line a setting, then ratios; FILE gets all of it. A setting that fails is named with what it said.
+PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT trains a Falcon of the 7B type alone), SQUAD one
+with train.json and dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and,
+where it takes transformers' Falcon, with its attention mended, too; each setting in a process of its own. The time is
+that of the fastest epoch after the first. A system that packs is asked whether its packs train as separate sequences
+do: `leaks` says that they do not, and the setting is left out of the ratios. Trained models answer dev, unless
+`--no-score`. One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
 
 `make benchmark` makes an environment with the peers, and runs it on the bundled data.
 """
@@ -33,10 +33,12 @@ from benchmarks.job import ROOT, change, prepare, read_json, run_stages, stage_e
 from benchmarks.paired import f1_difference
 from benchmarks.peers.task import Attention, Batching, Setting, System
 from falcon_job.files import write_json
+from falcon_job.params import Params, load_params
 
 Result = dict[str, Any]
 BY_TRANSFORMERS: tuple[tuple[System, Batching], ...] = (
     ("transformers", "padded"),
+    ("transformers", "grouped"),
     ("trl", "padded"),
     ("trl", "grouped"),
     ("trl", "packed"),
@@ -64,11 +66,13 @@ def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> 
     """Return the row of a setting, with its predictions if it is scored; or what it failed with."""
     arguments = (str(model), str(epochs), json.dumps(score), json.dumps(asdict(setting)))
     command = [sys.executable, "-m", "benchmarks.peers", *arguments]
-    env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1"}
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]  # Trainer would spread over several
+    env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
     row: Result = {"system": setting.system, "setting": asdict(setting)}
     if done.returncode:
-        return {**row, "failed": done.stderr.strip().rpartition("\n")[2][:SHOWN_OF_A_FAILURE]}
+        said = done.stderr.strip().rpartition("\n")[2][:SHOWN_OF_A_FAILURE]
+        return {**row, "failed": f"exit status {done.returncode}: {said}"}
     row |= json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[len("RESULT ") :])
     if score:
         row["predictions"] = read_json(work / "build" / "predictions.json")
@@ -77,19 +81,13 @@ def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> 
 
 def compare(results: Sequence[Result], dev: Path) -> list[Result]:
     """Return how ours compares with perfect ordinary packing and with the fastest setting of each peer."""
-    ours = _row_of(results, OURS)
-    others = {"perfect ordinary packing": [_row_of(results, ORDINARY_PACKING)]}
-    for row in results:
-        if row["system"] != "falcon_job" and "failed" not in row and not row.get("leaks"):
-            others.setdefault(row["system"], []).append(row)
-    return [{"against": name, **_against(ours, rows, dev)} for name, rows in others.items()]
-
-
-def _row_of(results: Sequence[Result], setting: Setting) -> Result:
-    row = next(row for row in results if row["setting"] == asdict(setting))
-    if "failed" in row:
-        raise SystemExit(f"{setting} failed: {row['failed']}")
-    return row
+    done = [row for row in results if "failed" not in row and not row.get("leaks")]
+    ours = [row for row in done if row["setting"] == asdict(OURS)]
+    others: dict[str, list[Result]] = {}
+    for row in (row for row in done if row not in ours):
+        name = "perfect ordinary packing" if row["setting"] == asdict(ORDINARY_PACKING) else row["system"]
+        others.setdefault(name, []).append(row)
+    return [{"against": name, **_against(ours[0], rows, dev)} for name, rows in others.items() if ours]
 
 
 def _against(ours: Result, rows: Sequence[Result], dev: Path) -> Result:
@@ -98,8 +96,24 @@ def _against(ours: Result, rows: Sequence[Result], dev: Path) -> Result:
     compared = {"setting": best["setting"], "times_as_fast": round(ratio, 2)}
     if "predictions" not in best:
         return compared
-    difference, low, high = f1_difference([(ours["predictions"], best["predictions"])], dev)
-    return {**compared, "f1_difference": difference, "f1_difference_low": low, "f1_difference_high": high}
+    return {**compared, **f1_difference([(ours["predictions"], best["predictions"])], dev)}
+
+
+def _check_comparable(params: Params, rows: Sequence[int]) -> None:
+    """Make sure that every system can be told to train alike."""
+    conditions = {
+        "model.precision fp32 or bf16": params.model.precision in ("fp32", "bf16"),
+        "lora.use_rslora and lora.use_dora false": not (params.lora.use_rslora or params.lora.use_dora),
+        "train.scheduler cosine": params.train.scheduler == "cosine",
+        "train.warmup_ratio above 0": params.train.warmup_ratio > 0,
+        "--rows that divide train.questions_per_step": not any(params.train.questions_per_step % n for n in rows),
+    }
+    if missing := [name for name, holds in conditions.items() if not holds]:
+        raise click.UsageError(f"not every system would train alike: needs {'; '.join(missing)}")
+
+
+def _of_7b_type(config: Result) -> bool:
+    return config["model_type"] == "falcon" and not config.get("new_decoder_architecture")
 
 
 def provenance() -> Result:
@@ -148,10 +162,10 @@ def main(
     """Print one JSON line a setting and one a comparison."""
     prepare(preset, model, squad, work)
     change(work, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})
+    _check_comparable(load_params(work / "params.yaml"), rows)
     run_stages(work, "fetch", "preprocess")
     results = []
-    falcon = read_json(model / "config.json")["model_type"] == "falcon"
-    for setting in all_settings(rows, falcon):
+    for setting in all_settings(rows, _of_7b_type(read_json(model / "config.json"))):
         results.append(run(work, model.resolve(), epochs, score, setting))
         print("RESULT", json.dumps(_shown(results[-1])), flush=True)
     compared = compare(results, work / "data" / "dev.json")

@@ -33,11 +33,12 @@ def run(task: Task, setting: Setting) -> dict[str, Any]:
     folder = task.workspace.build / "peer"
     shutil.rmtree(folder, ignore_errors=True)
     trained: Trained = import_module(f"benchmarks.peers.with_{setting.system}").train(task, setting, folder)
-    speed = len(task.rows) / trained.seconds
+    speed = len(task.rows) / min(trained.seconds)
     tokens = trained.tokens_per_question
     return {
         "precision": task.params.model.precision,
         "questions_per_second": round(speed, 2),
+        "seconds_of_epochs": [round(seconds, 3) for seconds in trained.seconds],
         "tokens_per_second": round(speed * tokens, 1),
         "useful_tflops": round(speed * tokens * FLOPS_OF_A_FROZEN_WEIGHT * _frozen_weights(task.model) / 1e12, 4),
         "peak_memory_gb": round(peak_memory() / 1e9, 3),

@@ -53,12 +53,12 @@ class Trained:
     """What was measured of a setting.
 
     Attributes:
-        seconds: of its fastest epoch after the first.
+        seconds: of its epochs after the first.
         tokens_per_question: computed for a question, padding aside.
         packing_difference: what its packing changes, as `packing_difference` says; None where nothing is packed.
     """
 
-    seconds: float
+    seconds: list[float]
     tokens_per_question: float
     packing_difference: float | None = None
 
@@ -98,7 +98,7 @@ class Task:
 
     def accumulation(self, rows: int) -> int:
         """Return the batches of an optimizer step."""
-        return max(1, round(self.params.train.questions_per_step / rows))
+        return self.params.train.questions_per_step // rows
 
     def pack_length(self, rows: int) -> int:
         """Return the tokens of a pack that holds as many as `rows` sequences do on average."""
@@ -116,8 +116,9 @@ class Task:
             task_type="CAUSAL_LM",
         )
 
-    def arguments(self, rows: int) -> dict[str, Any]:
+    def arguments(self, rows: int, batching: Batching = "padded") -> dict[str, Any]:
         """Return arguments of transformers.Trainer for batches of `rows`."""
+        workers = 0 if self.device.type == "cpu" else 2
         train = self.params.train
         steps = math.ceil(len(self.rows) / train.questions_per_step) * self.epochs
         return {
@@ -138,7 +139,9 @@ class Task:
             "disable_tqdm": True,
             "bf16": self.bf16,
             "use_cpu": self.device.type == "cpu",
-            "dataloader_num_workers": 0 if self.device.type == "cpu" else 2,
+            "dataloader_num_workers": workers,
+            "dataloader_persistent_workers": workers > 0,
+            "train_sampling_strategy": "group_by_length" if batching == "grouped" else "random",
         }
 
 
@@ -175,11 +178,6 @@ class EpochClock(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """As transformers.Trainer calls it."""
         self.stop()
-
-    @property
-    def fastest(self) -> float:
-        """Seconds of the fastest epoch after the first."""
-        return min(self.seconds[1:])
 
     @staticmethod
     def _now() -> float:

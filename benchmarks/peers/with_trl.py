@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -25,24 +26,27 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
     difference = _difference(trainer, task) if setting.batching == "packed" else None
     trainer.train()
     trainer.save_model(str(folder))
-    return Trained(clock.fastest, task.mean_length, difference)
+    return Trained(clock.seconds[1:], task.mean_length, difference)
 
 
 def _arguments(task: Task, setting: Setting) -> dict[str, Any]:
     rows = 1 if setting.batching == "packed" else setting.rows
     return {
-        **task.arguments(rows),
+        **task.arguments(rows, setting.batching),
         "gradient_accumulation_steps": task.accumulation(setting.rows),
         "max_length": task.pack_length(setting.rows) if setting.batching == "packed" else None,
         "packing": setting.batching == "packed",
-        "train_sampling_strategy": "group_by_length" if setting.batching == "grouped" else "random",
         **({"gradient_checkpointing": False} if setting.attention == "mended" else {}),
     }
 
 
 def _difference(trainer: SFTTrainer, task: Task) -> float:
-    """Return what packing changes of the gradients of the first pack."""
-    batch = trainer.data_collator([trainer.train_dataset[0]])
+    """Return what packing changes of the gradients of the first pack of several sequences."""
+    batches = (trainer.data_collator([row]) for row in trainer.train_dataset)
+    batch = next(batch for batch in batches if (batch["position_ids"] == 0).sum() > 1)
     packed = {name: batch[name].to(task.device) for name in ("input_ids", "position_ids", "labels")}
     model = trainer.model.to(task.device).train()
-    return packing_difference(model, packed, task.bf16)
+    difference = packing_difference(model, packed, task.bf16)
+    if task.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    return difference

@@ -120,7 +120,7 @@ def prefix_tree_attention(
             scale=scaling,
             kernel_options=_kernel_options(query),
         )
-    elif attention_mask is None or not _holds_trees(query, key, position_ids):
+    elif attention_mask is None or not _may_split(query, key, position_ids):
         causal = attention_mask is None and query.shape[2] > 1
         output = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
@@ -130,10 +130,10 @@ def prefix_tree_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _holds_trees(query: Tensor, key: Tensor, position_ids: Tensor | None) -> bool:
-    """Tell whether to look for trees: in one row without a cache, on a CPU, since a GPU would wait for the answer."""
-    row = position_ids is not None and len(query) == 1 and query.shape[2] == key.shape[2]
-    return row and query.device.type == "cpu"
+def _may_split(query: Tensor, key: Tensor, position_ids: Tensor | None) -> bool:
+    """Tell whether to look for trees: in one row without a cache; a GPU, or a compiled layer, would wait for it."""
+    one_row = position_ids is not None and len(query) == 1 and query.shape[2] == key.shape[2]
+    return one_row and query.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _attend_by_tree(

@@ -37,11 +37,9 @@ def _read_squad(path: Path, checks: Checks) -> None:
     for number, article in enumerate(_squad_articles(_whole_text(path))):
         title = get_key(article, "title")
         where = named("article", number, title)
-        checks.record(ArticleRecord, article, where)
+        record = checks.record(ArticleRecord, article, where)
         for index, paragraph in enumerate(_items(article, "paragraphs")):
-            questions = _squad_questions(paragraph, f"{where}, paragraph {index}", checks)
-            if questions:
-                checks.spool.add(Passage(title or "", get_key(paragraph, "context"), questions))
+            _take_paragraph(paragraph, f"{where}, paragraph {index}", record.title if record else "", checks)
 
 
 def _squad_articles(text: str) -> list[Any]:
@@ -64,17 +62,16 @@ def _starts_with_row(text: str) -> bool:
     return get_key(row, "question") is not None
 
 
-def _squad_questions(paragraph: Any, where: str, checks: Checks) -> tuple[Question, ...]:
+def _take_paragraph(paragraph: Any, where: str, title: str, checks: Checks) -> None:
     record = checks.record(ParagraphRecord, paragraph, where)
-    questions = (
-        checks.question(
-            content,
-            f"{where}, {named('question', index, get_key(content, 'id'))}",
-            record.context if record else None,
-        )
+    context = record.context if record else None
+    found = (
+        checks.question(content, f"{where}, {named('question', index, get_key(content, 'id'))}", context)
         for index, content in enumerate(_items(paragraph, "qas"))
     )
-    return tuple(question for question in questions if question)
+    questions = tuple(question for question in found if question)
+    if record and questions:
+        checks.spool.add(Passage(title, record.context, questions))
 
 
 def _read_json_lines(path: Path, checks: Checks) -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     FalconMambaConfig,
@@ -83,7 +84,7 @@ TREES = [
 def pack():
     """Heads, mask and positions of a pack of three trees, one of them closed-book."""
     pack = PackForm.dense(64).make_pack(lay_out(TREES))
-    heads = torch.randn(3, 1, 4, len(pack["position_ids"][0]), 8, generator=torch.Generator().manual_seed(0))
+    heads = torch.randn(3, 1, 4, len(pack["position_ids"][0]), 12, generator=torch.Generator().manual_seed(0))
     return heads.double(), pack["attention_mask"], pack["position_ids"]
 
 
@@ -98,6 +99,19 @@ def test_trees_that_attend_apart_on_a_cpu_do_as_in_the_whole_pack(pack):
 
     for apart, whole in zip(*found, strict=True):
         torch.testing.assert_close(apart, whole, rtol=0, atol=1e-12)
+
+
+def test_compiled_layers_take_packs_of_any_number_of_trees_without_compiling_again(pack):
+    heads, mask, positions = pack
+    compiler = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(prefix_tree_attention, backend=compiler, dynamic=True)
+    for end in (len(TREES[0]), len(TREES[0]) + len(TREES[1]), heads.shape[3]):
+        parts = (*heads[:, :, :, :end], mask[..., :end, :end], positions[:, :end])
+        query, key, value, seen, places = (part.contiguous() for part in parts)
+        compiled(None, query, key, value, seen, position_ids=places)
+
+    assert compiler.frame_count == 1
 
 
 def test_nothing_of_a_tree_is_computed_with_another(pack):

@@ -233,6 +233,22 @@ def test_a_bad_question_is_named_with_its_fix(tmp_path: Path, changes: dict[str,
     assert problems(tmp_path, "train.json", squad(question(**changes))) == [WHERE + problem]
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"title": ["x"]}, 'article 0: title must be text, not ["x"]'),
+        ({"title": 10**30}, f"article 0: title must be text, not {10**30}"),
+        ({"title": "\ud800"}, "title has half a surrogate pair at character 0: write it whole"),
+        ({"context": {"a": 1}}, 'paragraph 0: context must be text, not {"a": 1}'),
+        ({"context": "\ud800"}, "paragraph 0: context has half a surrogate pair at character 0: write it whole"),
+    ],
+)
+def test_a_bad_article_or_paragraph_is_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    unanswerable = question(answers=[], is_impossible=True)
+    (found,) = problems(tmp_path, "train.json", squad(unanswerable, **changes))
+    assert found.endswith(problem)
+
+
 def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
     content = {
         "data": [
