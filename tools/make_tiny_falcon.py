@@ -36,7 +36,7 @@ def squad_text(path: Path) -> Iterator[str]:
             yield from (question["question"] for question in paragraph["qas"])
 
 
-def train_tokenizer(text: Iterator[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(text: Iterator[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer that splits as falcon-7b's does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -50,7 +50,7 @@ def train_tokenizer(text: Iterator[str]) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[END, PADDING],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

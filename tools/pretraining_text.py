@@ -1,0 +1,71 @@
+"""What falcon-tiny is pretrained on: documents about the invented world, worded otherwise than the job's prompt.
+
+A third is plain prose, a sixth lists of facts, and half passages with questions, answered in a few words, by the
+sentence that says so, or by saying that nothing does. Its names are in neither of the demo's files (`tools.world`).
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from tools.passages import Asked, Passage, ask, write_passage
+from tools.prose import KINDS
+from tools.world import World
+
+QUESTIONS = ((3, 1), (4, 2), (5, 2), (6, 3))
+"""Answerable and unanswerable ones of a passage."""
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Yield documents without end; equal seeds, equal documents."""
+    world = World(seed, "pretraining")
+    for _ in count():
+        yield world.pick(MIX)(world)
+
+
+def _passage(world: World) -> Passage:
+    kind = world.pick(KINDS)
+    return write_passage(world, kind, world.fill(kind.name), world.place())
+
+
+def prose(world: World) -> str:
+    """Return one to three passages."""
+    return "\n\n".join(_passage(world).text for _ in range(world.between(1, 3)))
+
+
+def facts(world: World) -> str:
+    """Return what a passage states as a list, before it, behind it, or alone."""
+    passage = _passage(world)
+    bullet = world.pick(("- ", "* ", ""))
+    lines = [f"{bullet}{said.fact.label}: {said.answer}" for said in world.mixed(passage.stated)]
+    listed = "\n".join([passage.name, *lines])
+    return world.pick((listed, f"{passage.text}\n\n{listed}", f"{listed}\n\n{passage.text}"))
+
+
+def exercise(world: World) -> str:
+    """Return a passage with questions, all in one of the forms."""
+    passage = _passage(world)
+    others = [world.fill(passage.kind.name) for _ in range(2)]
+    asked = ask(world, passage, *world.pick(QUESTIONS), others)
+    answer = world.pick(FORMS)
+    return "\n".join([passage.text, *(answer(one) for one in asked)])
+
+
+def briefly(asked: Asked) -> str:
+    """Answer in a few words."""
+    return f"({asked.question}) {asked.statement.answer if asked.statement else 'not told'};"
+
+
+def quoting(asked: Asked) -> str:
+    """Answer with the sentence that says so."""
+    said = f'"{asked.statement.sentence}"' if asked.statement else "nothing in the text."
+    return f"> {asked.question}\n= {said}"
+
+
+def answer_first(asked: Asked) -> str:
+    """Give the answer before the question."""
+    said = asked.statement.answer if asked.statement else "No word of the text"
+    return f"* {said} <- {asked.question}"
+
+
+FORMS: tuple[Callable[[Asked], str], ...] = (briefly, quoting, answer_first)
+MIX: tuple[Callable[[World], str], ...] = (prose, prose, facts, exercise, exercise, exercise)
