@@ -22,7 +22,7 @@ SPLITS: tuple[tuple[Share, int], ...] = (("train", 9), ("dev", 2))
 """Articles of each kind."""
 PASSAGES = 3
 """Of an article."""
-QUESTIONS = ((4, 2), (5, 2), (6, 3), (3, 2), (5, 3), (7, 3))
+QUESTIONS = ((4, 2), (5, 2), (6, 3), (4, 2), (5, 3), (6, 3))
 """Answerable and unanswerable questions of a passage, in turn: a third of all is unanswerable."""
 
 Record = dict[str, Any]

@@ -1,23 +1,20 @@
 """The prose of the demo world is varied, and fit to be drawn from."""
 
 import re
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 
+from tools.prose import KINDS
 from tools.prose.kind import Kind
 
-FOLDER = Path(__file__).parents[2] / "tools" / "prose"
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "kind"))
 BLANK = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")
 NAMES = ("person", "surname", "place")
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
 def kind(request) -> Kind:
-    return import_module(f"tools.prose.{request.param}").KIND
+    return request.param
 
 
 def texts(kind):

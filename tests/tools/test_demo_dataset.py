@@ -1,0 +1,86 @@
+"""The demo dataset: honest splits, a third unanswerable, and nothing to be had by guessing."""
+
+import json
+import re
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from falcon_job.qa.dataset import check_disjoint, read_passages
+from falcon_job.qa.metric import question_scores
+from tests.tools.test_prose import texts
+from tools.demo_dataset import write_demo_dataset
+from tools.pretraining_text import documents
+from tools.prose import KINDS
+from tools.world import GIVEN_ENDS, GIVEN_STARTS, PLACE_ENDS, STARTS, SURNAME_ENDS, share_of, words
+
+PARTS = ((GIVEN_STARTS, GIVEN_ENDS), (STARTS, SURNAME_ENDS), (STARTS, PLACE_ENDS))
+WRITTEN = {word for kind in KINDS for text in texts(kind) for word in re.findall(r"\w+", text)}
+INVENTED = {word for parts in PARTS for word in words(*parts)} - WRITTEN
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["train", "dev"])
+def split(request, folder):
+    return read_passages(folder / f"{request.param}.json")
+
+
+def names_in(text):
+    return {word for word in re.findall(r"[A-Z][a-z]+", text) if word in INVENTED}
+
+
+def mean_f1(passages, guess):
+    """The F1 of answers that a function of passage and question gives."""
+    golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}
+    guesses = {q.id: guess(passage, q) for passage in passages for q in passage.questions}
+    scores = question_scores(guesses, golds)
+    return 100 * sum(f1 for _, f1 in scores.values()) / len(scores)
+
+
+def test_every_run_writes_the_same_bytes(folder, tmp_path):
+    write_demo_dataset(tmp_path)
+    for name in ("train.json", "dev.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_there_are_enough_passages_of_readable_length(folder):
+    for name, least in (("train", 300), ("dev", 60)):
+        passages = read_passages(folder / f"{name}.json")
+        assert len(passages) >= least
+        assert min(len(passage.text.split()) for passage in passages) >= 80
+        assert all(5 <= len(passage.questions) <= 10 for passage in passages)
+
+
+def test_a_third_of_the_questions_is_unanswerable(split):
+    answered = [bool(question.answers) for passage in split for question in passage.questions]
+    assert abs(answered.count(False) / len(answered) - 1 / 3) < 0.01
+
+
+def test_no_name_is_in_both_splits_or_in_what_is_pretrained_on(folder):
+    for name in ("train", "dev"):
+        text = json.dumps(json.loads((folder / f"{name}.json").read_text()))
+        found = names_in(text)
+        assert len(found) > 300
+        assert {share_of(word) for word in found} == {name}
+    pretrained = names_in("\n".join(islice(documents(0), 300)))
+    assert {share_of(word) for word in pretrained} == {"pretraining"}
+    assert check_disjoint(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
+
+
+def test_guessing_scores_low(split):
+    sentences = re.compile(r"(?<=\.) ")
+    capitals = re.compile(r"[A-Z]\w+ [A-Z]\w+")
+    answers = Counter(a.text for passage in split for q in passage.questions for a in q.answers)
+    (commonest, _), *_ = answers.most_common(1)
+    assert mean_f1(split, lambda *_: "") < 34
+    assert mean_f1(split, lambda *_: commonest) < 5
+    for place in (0, 1, -1):
+        assert mean_f1(split, lambda passage, _, place=place: sentences.split(passage.text)[place]) < 10
+    assert mean_f1(split, lambda passage, _: (capitals.findall(passage.text) or [""])[0]) < 15

@@ -1,0 +1,77 @@
+"""Passages say what their questions are told they say, and nothing of what they leave open."""
+
+import pytest
+
+from tools.passages import ask, sort_of, write_passage
+from tools.prose import KINDS
+from tools.world import World
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
+def written(request):
+    """Passages of a kind, each with questions and the names of other things."""
+    world = World(5, "dev")
+    found = []
+    for _ in range(40):
+        name, others = world.fill(request.param.name), [world.fill(request.param.name) for _ in range(2)]
+        passage = write_passage(world, request.param, name, world.place())
+        found.append((passage, ask(world, passage, 4, 2, others), others))
+    return found
+
+
+def test_answers_stand_where_the_passage_is_said_to_have_them(written):
+    for passage, _, _ in written:
+        for said in passage.stated:
+            assert passage.text[said.start :].startswith(said.answer)
+            assert said.sentence in passage.text
+            assert said.answer in said.sentence
+
+
+def test_what_is_written_is_plain_text(written):
+    for passage, asked, _ in written:
+        for text in (passage.text, *(one.question for one in asked)):
+            assert not set("[]{}|") & set(text)
+            assert text[0].isupper()
+
+
+def test_every_fact_is_stated_or_left_open(written):
+    for passage, _, _ in written:
+        stated = [said.fact for said in passage.stated]
+        assert len(stated) >= 6
+        assert sorted(map(passage.kind.facts.index, [*stated, *passage.open])) == list(range(len(passage.kind.facts)))
+        assert stated == sorted(stated, key=passage.kind.facts.index)
+
+
+def test_questions_have_an_answer_as_often_as_wanted(written):
+    for _, asked, _ in written:
+        assert sum(one.statement is not None for one in asked) == 4
+        assert len(asked) == 6
+        assert len({one.question for one in asked}) == 6
+
+
+def test_a_question_without_an_answer_asks_for_what_is_open_or_of_another_thing(written):
+    of_another = 0
+    for passage, asked, others in written:
+        open_questions = {text.replace("{name}", passage.name) for fact in passage.open for text in fact.questions}
+        for one in asked:
+            if one.statement is None and one.question not in open_questions:
+                of_another += 1
+                assert any(other in one.question for other in others)
+                assert passage.name not in one.question
+    assert 0.2 < of_another / (2 * len(written)) < 0.5
+
+
+def test_a_question_without_an_answer_has_a_rival_of_its_sort_in_the_passage(written):
+    tempting = [
+        any(sort_of(fact) == sort_of(said.fact) for said in passage.stated)
+        for passage, asked, _ in written
+        for one in asked
+        for fact in passage.open
+        if one.question in {text.replace("{name}", passage.name) for text in fact.questions}
+    ]
+    assert sum(tempting) / len(tempting) > 0.9
+
+
+def test_passages_are_told_in_many_ways(written):
+    openings = {passage.text.replace(passage.name, "X")[:25] for passage, _, _ in written}
+    assert len(openings) > 10
