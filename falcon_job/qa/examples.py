@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -63,16 +63,17 @@ class ExampleEncoder:
                 if inside:
                     yield self._row(number, passage, shared, window, inside)
 
-    def scoring(self, passages: Iterable[Passage], answer_tokens: int, tally: Tally) -> Iterator[EncodedPassage]:
+    def scoring(self, passages: Collection[Passage], answer_tokens: int, tally: Tally) -> Iterator[EncodedPassage]:
         """Yield passages with all their questions in every window, `answer_tokens` kept free for the answer.
+
+        Passages are tokenized twice, so that none is held from one reading to the other.
 
         Raises:
             InputError: questions are too long to be asked, one message for all of them; official scores count every
                 question, so none is left out.
         """
-        encoded = list(self._encode(passages))
-        self._check_askable(encoded, answer_tokens)
-        for number, (passage, shared, examples) in enumerate(encoded):
+        self._check_askable(self._encode(passages), answer_tokens)
+        for number, (passage, shared, examples) in enumerate(self._encode(passages)):
             longest = max(len(example.prompt_ids) for example in examples) + answer_tokens
             windows = self._windows(passage, shared, longest)
             tally.windowed_passages += len(windows) > 1
