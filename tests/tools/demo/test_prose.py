@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tools.prose import KINDS
-from tools.prose.kind import Kind
+from tools.demo.prose import KINDS
+from tools.demo.prose.kind import Kind
 
 BLANK = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")

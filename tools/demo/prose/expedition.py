@@ -1,6 +1,6 @@
 """What is told of expeditions."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="The exploration of {region}",

@@ -1,15 +1,16 @@
 """What falcon-tiny is pretrained on: documents about the invented world, worded otherwise than the job's prompt.
 
 A third is plain prose, a sixth lists of facts, and half passages with questions, answered in a few words, by the
-sentence that says so, or by saying that nothing does. Its names are in neither of the demo's files (`tools.world`).
+sentence that says so, or by saying that nothing does. Its names are in neither of the demo's files
+(`tools.demo.world`).
 """
 
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from tools.passages import Asked, Passage, ask, write_passage
-from tools.prose import KINDS
-from tools.world import World
+from tools.demo.passages import Asked, Passage, ask, write_passage
+from tools.demo.prose import KINDS
+from tools.demo.world import World
 
 QUESTIONS = ((3, 1), (4, 2), (5, 2), (6, 3))
 """Answerable and unanswerable ones of a passage."""

@@ -1,6 +1,6 @@
 """Passages about newspapers."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="Newspapers of {region}",

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.prose.kind import Fact, Kind
-from tools.world import World
+from tools.demo.prose.kind import Fact, Kind
+from tools.demo.world import World
 
 STATED = (6, 8)
 ASIDES = (1, 3)

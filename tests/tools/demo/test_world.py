@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from tools.world import SHARES, World, share_of
+from tools.demo.world import SHARES, World, share_of
 
 
 def drawn(world, count=200):

@@ -1,7 +1,7 @@
 """Write the demo dataset: train.json and dev.json in the format of SQuAD v2.0, about an invented world.
 
-Run as `python -m tools.demo_dataset OUT_FOLDER`. The bytes are the same on every run and every Python. No invented
-name stands in both files, or in what falcon-tiny was pretrained on (`tools.world`).
+Run as `python -m tools.demo.dataset OUT_FOLDER`. The bytes are the same on every run and every Python. No invented
+name stands in both files, or in what falcon-tiny was pretrained on (`tools.demo.world`).
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from tools.passages import Asked, ask, write_passage
-from tools.prose import KINDS
-from tools.prose.kind import Kind
-from tools.world import Share, World
+from tools.demo.passages import Asked, ask, write_passage
+from tools.demo.prose import KINDS
+from tools.demo.prose.kind import Kind
+from tools.demo.world import Share, World
 
 SEED = 20
 SPLITS: tuple[tuple[Share, int], ...] = (("train", 9), ("dev", 2))

@@ -1,6 +1,6 @@
 """Towns, as the prose of the demo world tells of them."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="Towns of {region}",

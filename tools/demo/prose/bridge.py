@@ -1,6 +1,6 @@
 """Bridges, as the prose of the demo world tells of them."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="Bridges of {region}",

@@ -1,6 +1,6 @@
 """Passages about ships."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="Ships of {region}",

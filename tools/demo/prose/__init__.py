@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from tools.prose.kind import Kind
+from tools.demo.prose.kind import Kind
 
 NAMES = (
     "town",

@@ -5,15 +5,15 @@ import re
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tools import pretrain_tiny
-from tools.pretrain_tiny import Settings, pretrain
+from tools.demo import pretrain as pretraining
+from tools.demo.pretrain import Settings, pretrain
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("falcon-tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain_tiny, "TOKENIZER_DOCUMENTS", 2000)
+        patch.setattr(pretraining, "TOKENIZER_DOCUMENTS", 2000)
         pretrain(folder, Settings(tokens=20 * 1024, row_length=256, rows_per_step=4))
     return folder
 

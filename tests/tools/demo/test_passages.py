@@ -2,9 +2,9 @@
 
 import pytest
 
-from tools.passages import ask, sort_of, write_passage
-from tools.prose import KINDS
-from tools.world import World
+from tools.demo.passages import ask, sort_of, write_passage
+from tools.demo.prose import KINDS
+from tools.demo.world import World
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.title)

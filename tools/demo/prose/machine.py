@@ -1,6 +1,6 @@
 """Passages about machines."""
 
-from tools.prose.kind import Fact, Kind
+from tools.demo.prose.kind import Fact, Kind
 
 KIND = Kind(
     title="Machines built in {region}",

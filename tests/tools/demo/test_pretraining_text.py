@@ -4,7 +4,7 @@ import re
 from itertools import islice
 
 from falcon_job.qa.prompt import TEMPLATES
-from tools.pretraining_text import documents
+from tools.demo.pretraining_text import documents
 
 
 def test_equal_seeds_write_equal_documents_and_others_do_not():

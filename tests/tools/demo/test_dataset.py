@@ -9,11 +9,11 @@ import pytest
 
 from falcon_job.qa.dataset import check_disjoint, read_passages
 from falcon_job.qa.metric import question_scores
-from tests.tools.test_prose import texts
-from tools.demo_dataset import write_demo_dataset
-from tools.pretraining_text import documents
-from tools.prose import KINDS
-from tools.world import GIVEN_ENDS, GIVEN_STARTS, PLACE_ENDS, STARTS, SURNAME_ENDS, share_of, words
+from tests.tools.demo.test_prose import texts
+from tools.demo.dataset import write_demo_dataset
+from tools.demo.pretraining_text import documents
+from tools.demo.prose import KINDS
+from tools.demo.world import GIVEN_ENDS, GIVEN_STARTS, PLACE_ENDS, STARTS, SURNAME_ENDS, share_of, words
 
 PARTS = ((GIVEN_STARTS, GIVEN_ENDS), (STARTS, SURNAME_ENDS), (STARTS, PLACE_ENDS))
 WRITTEN = {word for kind in KINDS for text in texts(kind) for word in re.findall(r"\w+", text)}
