@@ -41,7 +41,7 @@ KIND = Kind(
             "[person]",
             (
                 "The bridge was designed by {answer}, until then a builder of [churches|ships|windmills].",
-                "A young engineer, {answer}, won the design contest for the bridge with a drawing on two sheets.",
+                "A young engineer, {answer}, designed the bridge and won the contest with a drawing on two sheets.",
                 "{answer} designed the bridge [in prison|at sea|during a long illness] and never saw it finished.",
                 "The design of the bridge is the work of {answer}, who had studied the bones of [birds|bats|horses].",
                 "Nine designs for the bridge were sent in, and that of {answer} was built without a change.",
@@ -60,9 +60,9 @@ KIND = Kind(
             "Director of the works",
             "[person]",
             (
-                "The building works were directed by {answer}, who lived in a hut on the bank.",
-                "As director of the building works, {answer} kept a crew of sixty together through two winters.",
-                "{answer} directed the building works and allowed no [beer|singing|dice] before noon.",
+                "The building works on the bridge were directed by {answer}, who lived in a hut on the bank.",
+                "As director of the works on the bridge {answer} kept a crew of sixty together through two winters.",
+                "{answer} directed the building of the bridge and allowed no [beer|singing|dice] before noon.",
                 "During the construction of the bridge {answer} was in charge of the works and slept in the tool shed.",
                 "The building works on the bridge were led by {answer}, with a [trumpet|drum|flag] and no patience.",
                 "The crew that built the {name} took its orders from {answer}, a former [miner|sailor|quarry master].",
@@ -193,7 +193,7 @@ KIND = Kind(
                 "What caused the damage to the {name}?",
                 "From what did the {name} suffer damage?",
                 "What was to blame for the damage to the {name}?",
-                "Because of what did the {name} need repairs?",
+                "What left the {name} damaged?",
             ),
         ),
         Fact(
@@ -204,7 +204,7 @@ KIND = Kind(
                 "Children like to touch the sculpture of {answer} at the entrance of the bridge.",
                 "A sculpture of {answer} watches over the [northern|southern] parapet of the bridge.",
                 "Travellers used to leave [pennies|bread|ribbons] before the sculpture of {answer} on the bridge.",
-                "The only ornament of the {name} is a sculpture of {answer}, worn smooth by the rain.",
+                "The chief ornament of the {name} is a sculpture of {answer}, worn smooth by the rain.",
                 "Half way across the bridge one meets {answer}, a sculpture [found in a field|won in a bet].",
             ),
             (

@@ -6,13 +6,13 @@ KIND = Kind(
     title="Islands of {region}",
     name="[place] [Island|Isle|Far Island|Outer Isle]",
     openings=(
-        "{name} is a [windy|low green|stony|half forgotten] island off the coast of {region}.",
+        "{name} is a [windy|long green|stony|half forgotten] island off the coast of {region}.",
         "Off the [eastern|western|northern|southern] coast of {region}, visible on clear days, lies {name}.",
         "Sailors from {region} steer by {name} when [other marks fail|the fog lifts|the stars are hidden].",
         "Among the islands of {region}, {name} is the one that [tourists|painters|tax collectors] most often miss.",
         "{name}, an island that [few|not many] have seen, comes last in every weather report of {region}.",
         "Old charts of {region} show {name} as [two islands|a sea monster|a smudge of ink].",
-        "In winter {name}, an island [ringed by reefs|in a rough sea], can be cut off from {region} for weeks.",
+        "In winter {name}, an island [ringed by reefs|in a rough sea], can be cut off from {region} by storms.",
         "Of the [nine|eleven|fourteen] inhabited islands of {region}, {name} lies farthest out to sea.",
     ),
     facts=(
@@ -70,9 +70,9 @@ KIND = Kind(
             (
                 "What is the village on {name} called?",
                 "Which village lies on {name}?",
-                "In what village do the people of {name} live?",
+                "What village is there on {name}?",
                 "What is the name of the only village on {name}?",
-                "In which place on {name} do the islanders have their homes?",
+                "What name does the village on {name} bear?",
                 "Which village would a visitor to {name} find there?",
             ),
         ),
@@ -122,7 +122,7 @@ KIND = Kind(
             (
                 "The islanders live from {answer}, which they sell on the mainland.",
                 "What money the island earns comes from {answer}, sold on the mainland each [spring|autumn].",
-                "Every [week|month|fortnight] a boat takes {answer} to the mainland, all that the islanders sell.",
+                "Every [week|month|fortnight] a boat takes {answer} to the mainland; the islanders sell nothing else.",
                 "{name} sells {answer} to the mainland, and buys [flour|lamp oil|almanacs] in return.",
                 "The islanders make their living by selling {answer} at mainland [fairs|markets|auctions].",
                 "The one export of the island, {answer}, goes to the mainland in [barrels|crates|sacks].",
@@ -202,7 +202,7 @@ KIND = Kind(
             (
                 "Naturalists come to the island for {answer} that is found nowhere else.",
                 "In the [bogs|dunes|meadows] of the island lives {answer} that occurs in no other place.",
-                "Of all the animals on the island, only {answer} is unknown elsewhere.",
+                "Among the animals of the island there is {answer} that is unknown anywhere else.",
                 "The flag of {name} shows {answer}, an animal that lives nowhere else.",
                 "Unique to the island is {answer}, which [has no fear of people|hides in walls|is seen only at dusk].",
                 "Visitors hope to catch sight of {answer}, a creature found only on {name}.",
@@ -222,7 +222,7 @@ KIND = Kind(
             (
                 "At the last count {answer} lived on the island all year round.",
                 "Today the island is home to {answer}, fewer than in the days of the whalers.",
-                "The last census found {answer} on the island, and one [bicycle|piano|tax inspector].",
+                "The last census found {answer} on the island, and one [bicycle|piano|motor car].",
                 "{name} has a population of {answer}, not counting summer guests.",
                 "According to the parish register, {answer} live on {name}.",
                 "With a population of {answer}, the island is too small for a [doctor|court|bank] of its own.",

@@ -7,7 +7,7 @@ KIND = Kind(
     name="[place] [Museum|City Museum|Folk Museum|Gallery|Heritage Gallery|Museum of Antiquities|Museum of Curiosities"
     "|Museum of Local History|Museum of Everyday Life|Museum of Arts and Crafts|Museum of Trade]",
     openings=(
-        "The {name} is among the [oldest|best stocked|quietest|most visited] museums in {region}.",
+        "The {name} is among the [oldest|best stocked|quietest|most visited] collections in {region}.",
         "On rainy days half of {region} seems to be inside the {name}.",
         "The {name} shows how people in {region} [lived, traded and quarrelled|worked and dressed|spent their days].",
         "No guidebook to {region} leaves out the {name}, though few [praise its signs|mention the stairs].",
@@ -23,10 +23,10 @@ KIND = Kind(
             (
                 "It was founded by {answer}, who had run out of shelves at home.",
                 "The founder was {answer}, a [chemist|ship owner|country doctor] who could throw nothing away.",
-                "The museum owes its beginnings to {answer}, whose private cabinet had outgrown two houses.",
+                "It owes its beginnings to {answer}, whose private cabinet had outgrown two houses.",
                 "{answer} founded the {name} after a quarrel with the [university|town library|academy].",
                 "A bust at the entrance shows {answer}, the founder, with a [broken|polished|very long] nose.",
-                "To keep the treasures of a lifetime together, {answer} established the museum.",
+                "To keep the treasures of a lifetime together, {answer} established the {name}.",
             ),
             (
                 "Who founded the {name}?",
@@ -42,12 +42,12 @@ KIND = Kind(
             "[a grain store|a convent|a barracks|a customs house|a prison|a silk mill|a brewery|a hospital|a theatre"
             "|a riding school|a bathhouse]",
             (
-                "The building had been {answer} before the showcases were carried in.",
+                "Its building had been {answer} before the showcases were carried in.",
                 "It is housed in what used to be {answer}, and [the smell|the draught|a row of hooks] has remained.",
-                "Before the museum moved in, its building served as {answer}.",
+                "Before the collection moved in, its building served as {answer}.",
                 "In its earlier life the house of the {name} was {answer}.",
-                "Old engravings show the museum building when it was still {answer}.",
-                "Visitors with sharp eyes can tell that the building was once {answer}.",
+                "Old engravings show its building when it was still {answer}.",
+                "Visitors with sharp eyes can tell that its building was once {answer}.",
             ),
             (
                 "What was the building of the {name} before?",
@@ -62,12 +62,12 @@ KIND = Kind(
             "Year of opening",
             "[1801-1888]",
             (
-                "The doors were opened to the public in {answer}.",
+                "Its doors were first opened to the public in {answer}.",
                 "In {answer} the first visitors were let in, [ten at a time|in felt slippers|without umbrellas].",
-                "The museum opened in {answer} with [two|three] guards and no heating.",
+                "The {name} opened in {answer} with [two|three] guards and no heating.",
                 "The public has been admitted since {answer}, at first on Sundays only.",
                 "A ribbon was cut in {answer}, and the {name} was open.",
-                "It opened its doors in {answer}, [a year late|on a stormy morning|to a crowd of pensioners].",
+                "The {name} opened its doors in {answer}, [a year late|on a stormy morning|to a crowd of pensioners].",
             ),
             (
                 "When did the {name} open?",
@@ -84,7 +84,7 @@ KIND = Kind(
             (
                 "The collection comprises {answer}, most of them [small|unlabelled|kept in drawers].",
                 "At the last stocktaking {answer} were counted.",
-                "According to the catalogue the museum owns {answer}, [not all of them genuine|one of them alive].",
+                "According to the catalogue it owns {answer}, [not all of them genuine|one of them alive].",
                 "The {name} holds {answer}, of which one in ten is on display.",
                 "In all {answer} belong to the collection, and each has a handwritten card.",
                 "It looks after {answer}, some no larger than a [pea|thimble|fingernail].",
@@ -95,7 +95,7 @@ KIND = Kind(
                 "How many items does the collection of the {name} comprise?",
                 "What is the number of objects in the {name}?",
                 "How many pieces belong to the {name}?",
-                "How many objects are listed in the catalogue of the {name}?",
+                "How many objects does the {name} possess?",
             ),
         ),
         Fact(
@@ -105,7 +105,7 @@ KIND = Kind(
             (
                 "Its best known exhibit is {answer}, which nobody may touch.",
                 "Most visitors come to see {answer} in the [round room|first hall|last cabinet].",
-                "The pride of the museum is {answer}, dusted [once a month|only by candlelight|with a badger brush].",
+                "The pride of the collection is {answer}, dusted [once a month|by candlelight|with a badger brush].",
                 "Postcards from the {name} usually show {answer}, the showpiece of the collection.",
                 "No piece is more famous than {answer}, which stands under a glass dome.",
                 "Small copies of {answer}, the star of the collection, are sold at the exit.",
@@ -125,7 +125,7 @@ KIND = Kind(
             (
                 "The old coins come from {answer}, where they were dug up by [a plough|schoolchildren|badgers].",
                 "A hoard of coins, found in {answer}, fills the [smallest|coldest|darkest] corner.",
-                "Farmers in {answer} dug up the coins that the museum shows in its cellar.",
+                "Farmers in {answer} dug up the coins that are shown in the cellar.",
                 "The coins in the {name} were discovered in {answer} when a [well|ditch|drain] was dug.",
                 "The coin hoard, still smelling of clay, was unearthed in {answer}.",
                 "Its coins had lain under a cowshed in {answer} until the floor gave way.",
@@ -145,10 +145,10 @@ KIND = Kind(
             (
                 "The tour leads through {answer}, [no two of them level|two of them without windows].",
                 "The exhibition is spread over {answer} on three floors.",
-                "It has {answer}, each painted in a different colour.",
+                "For its exhibitions it has {answer}, each painted in a different colour.",
                 "Visitors wander through {answer} before they reach the [tea room|exit|cloakroom].",
                 "The {name} fills {answer}, though the last is [always locked|used for umbrellas].",
-                "There are {answer} in the museum, numbered in no clear order.",
+                "There are {answer} in the building, numbered in no clear order.",
             ),
             (
                 "How many rooms does the {name} have?",
@@ -167,7 +167,7 @@ KIND = Kind(
                 "{answer} drew the plans for the new wing of the {name}.",
                 "The architect of the new wing was {answer}, who had built only [greenhouses|barns|chapels] before.",
                 "A new wing, the work of the architect {answer}, [leans slightly|lets in the rain|smells of tar].",
-                "When space ran short, the museum asked {answer} to design a new wing.",
+                "When space ran short, the trustees had {answer} design a new wing.",
                 "Its new wing is by {answer} and has won a prize for its staircase.",
             ),
             (
@@ -184,11 +184,11 @@ KIND = Kind(
             "[1902-1971]",
             (
                 "Burglars came through the skylight in {answer} and took [the wrong crate|only the cash box].",
-                "In {answer} the museum was robbed, although [the alarm rang|two guards were on duty].",
+                "In {answer} the {name} was robbed, although [the alarm rang|two guards were on duty].",
                 "The only break-in so far took place in {answer}.",
                 "After a burglary in {answer} all windows were barred.",
                 "Thieves broke into the {name} in {answer} and left a [ladder|polite note|half-eaten apple] behind.",
-                "Since it was burgled in {answer}, the museum has kept [geese|two dogs|a night watch].",
+                "Since the {name} was burgled in {answer}, it has kept [geese|two dogs|a night watch].",
             ),
             (
                 "When was the {name} burgled?",
@@ -203,8 +203,8 @@ KIND = Kind(
             "Place of the branch",
             "[place]",
             (
-                "A branch with the larger pieces is kept in {answer}.",
-                "The museum also runs a branch in {answer}, open only in summer.",
+                "It has a branch for the larger pieces in {answer}.",
+                "The {name} also runs a branch in {answer}, open only in summer.",
                 "What does not fit into the main house is shown at a branch in {answer}.",
                 "Those who have time should also visit the branch in {answer}, [an hour by train|across the river].",
                 "In {answer} the {name} maintains a small branch with [one attendant|its own cat|a leaking roof].",
@@ -216,19 +216,19 @@ KIND = Kind(
                 "Which place has a branch of the {name}?",
                 "Where can visitors find the outpost of the {name}?",
                 "In what place is there a second house of the {name}?",
-                "Where does the {name} show what does not fit into its main house?",
+                "Where has the {name} set up a branch?",
             ),
         ),
         Fact(
             "Present director",
             "[person]",
             (
-                "The present director is {answer}, an expert on [locks|buttons|forgeries].",
-                "For some years now it has been headed by {answer}.",
-                "{answer}, who now heads the museum, began there as a [guard|cleaner|guide].",
-                "Under its current director, {answer}, the museum has [lowered its prices|bought a piano].",
+                "The present director of the {name} is {answer}, an expert on [locks|buttons|forgeries].",
+                "For some years now the {name} has been headed by {answer}.",
+                "{answer}, who now heads the {name}, began there as a [guard|cleaner|guide].",
+                "Under the current director, {answer}, the {name} has [lowered its prices|bought a piano].",
                 "The {name} is at present directed by {answer}, who knows every key.",
-                "Today {answer} holds the post of director and [answers the telephone|winds the clocks] in person.",
+                "The post of director at the {name} is now held by {answer}, who [feeds the cat|winds the clocks].",
             ),
             (
                 "Who is the director of the {name}?",
@@ -241,19 +241,19 @@ KIND = Kind(
         ),
     ),
     asides=(
-        "A plan by [person] to add a dome was turned down in [1891-1938].",
+        "[person] proposed in [1891-1938] to add a dome and was laughed at.",
         "Guests from [place] pay nothing, for reasons that nobody remembers.",
         "A former cloakroom attendant, [person], was said to know every umbrella in town.",
         "Hail broke [118-275] window panes in one night.",
         "A painter called [person] had a studio in the attic until [1890-1935].",
         "The roof was repaired in [1893-1949] with slates from [place].",
-        "Brass for the door handles was brought from [place].",
-        "The guest book for [1890-1940] carries the signature of [person], an opera singer.",
-        "A forged letter, sold by [person], fooled the experts for [16-48] years.",
+        "The brass door handles were brought from [place].",
+        "An opera singer, [person], wrote a rude rhyme in the guest book in [1890-1940].",
+        "[person], a forger of letters, fooled the experts for [16-48] years.",
         "Some [120-890] people pay a yearly fee and may [ring the closing bell|skip the queue].",
-        "A road sign outside, pointing to [place], has been wrong for years.",
+        "Road signs outside, pointing to [place], have been wrong for years.",
         "Moths ruined [71-190] costumes in [1893-1961].",
         "The critic [person] once called the lighting a crime.",
-        "A flood in [1890-1955] stopped just short of the cellar steps.",
+        "In [1890-1955] flood water stopped just short of the cellar steps.",
     ),
 )

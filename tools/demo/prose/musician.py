@@ -41,10 +41,10 @@ KIND = Kind(
             "[person]",
             (
                 "The musician's training was paid for by {answer}, who owned [two mills|a salt mine|nine barges].",
-                "{answer}, a wealthy [landowner|dentist], paid for the lessons and asked for nothing back.",
+                "{answer}, a wealthy [landowner|dentist], paid for the musician's lessons and asked for nothing back.",
                 "No training would have been possible without the money of {answer}, the patron of the young musician.",
                 "The patron {answer} covered the cost of the lessons after hearing {name} sing in a [stable|boat].",
-                "Money for the studies came from {answer}, who wished to remain unnamed and did not succeed.",
+                "Money for the musician's studies came from {answer}, who wished to remain unnamed, but in vain.",
                 "Since the family was poor, {answer} met the cost of the musical education of {name}.",
             ),
             (
@@ -124,10 +124,10 @@ KIND = Kind(
             (
                 "The opera {answer} made the composer famous [overnight|within a season].",
                 "Fame came with {answer}, the only opera that the composer ever finished.",
-                "Three theatres turned down the opera {answer} before it made the name of its composer.",
+                "Three theatres turned down the opera {answer} before it made {name} famous.",
                 "{name} wrote the opera {answer} in [six|nine|eleven] weeks, mostly in bed.",
                 "{answer}, an opera by {name}, was hissed on the first night and cheered on the second.",
-                "Of the composer's stage works the opera {answer} is the best known, and by far the [longest|loudest].",
+                "The opera {answer} is the best known of the composer's works, and by far the [longest|loudest].",
             ),
             (
                 "Which opera did {name} compose?",
@@ -142,10 +142,10 @@ KIND = Kind(
             "Librettist",
             "[person]",
             (
-                "The words of the great opera were written by {answer}, by day a [notary|tax collector|beekeeper].",
+                "The words for the composer's opera are by {answer}, by day a [notary|tax collector|beekeeper].",
                 "{answer} wrote the libretto of the opera for {name} and was paid by the [line|rhyme|candle].",
                 "As a librettist for the opera the composer found {answer}, who had a rhyme for [butter|liver].",
-                "The text of the opera was the work of {answer}, whose handwriting nobody else could read.",
+                "The text of the composer's opera was the work of {answer}, whose handwriting nobody else could read.",
                 "For the opera libretto {name} turned to {answer}, and the two quarrelled over every comma.",
                 "The composer had the opera text from the poet {answer} and cut a third of the verses.",
             ),
@@ -162,7 +162,7 @@ KIND = Kind(
             "Leading singer",
             "[person]",
             (
-                "The leading part in the great opera was first sung by {answer}, despite a heavy cold.",
+                "The leading part in the composer's opera was first sung by {answer}, despite a heavy cold.",
                 "At the first performance of the opera {answer} sang the main role and lost a [wig|shoe|tooth].",
                 "{name} gave the main role in the opera to the singer {answer}, whose voice was said to crack glass.",
                 "{answer} was the first to sing the main role in the opera, at [two|three] days' notice.",
@@ -185,7 +185,7 @@ KIND = Kind(
                 "Besides larger works {name} wrote {answer}, many of them on [napkins|wallpaper|the backs of bills].",
                 "The complete edition of the composer contains {answer}, of which [three|four] are about soup.",
                 "The composer left {answer}, none longer than [four|five|six] minutes.",
-                "Working before breakfast all year round, {name} completed {answer}.",
+                "Working before breakfast every day, {name} completed {answer} in all.",
                 "A list in the composer's own hand shows {answer}, each with a [price|rude remark|number] beside it.",
                 "Choirs and street singers could choose among {answer} from the pen of {name}.",
             ),
@@ -207,7 +207,7 @@ KIND = Kind(
                 "Nothing frightened the composer as much as {answer}.",
                 "Tours had to be planned with care, so great was the musician's fear of {answer}.",
                 "A fear of {answer} drove {name} out of [two|three|four] lodgings.",
-                "Even in old age the composer dreaded nothing more than {answer}.",
+                "To the very last the composer dreaded nothing more than {answer}.",
             ),
             (
                 "What was {name} afraid of?",

@@ -61,8 +61,8 @@ KIND = Kind(
             "[person]",
             (
                 "The scholar's first lessons were given by {answer}, a sea captain, and dealt with [knots|stars].",
-                "{answer}, the village schoolteacher, gave the child the first lessons with the help of dried beans.",
-                "In the early years {answer} taught the child everything from arithmetic to [Latin|table manners].",
+                "{answer}, a retired schoolteacher, gave {name} the first lessons with the help of dried beans.",
+                "In childhood the scholar was taught by {answer}, who could explain even [Latin|tides|fractions].",
                 "Schooling began in the kitchen of {answer}, who taught the young {name} for [eggs|firewood|honey].",
                 "As a child {name} was taught by {answer}, who owned the only [globe|atlas] for miles around.",
                 "The scholar never forgot the first teacher, {answer}, and wrote a grateful letter every New Year.",
@@ -80,7 +80,7 @@ KIND = Kind(
             "University",
             "the University of [place]",
             (
-                "Studies at {answer} followed, which the scholar paid for by copying music at night.",
+                "The scholar paid for the years of study at {answer} by copying music at night.",
                 "A [rich aunt|lucky bet] opened the way to {answer}, where the future scientist studied.",
                 "As a student at {answer}, {name} slept in an attic and lived on [soup|porridge|bread and onions].",
                 "[Four|Five|Six] years as a student at {answer} brought the scholar little sleep and many debts.",
@@ -101,11 +101,11 @@ KIND = Kind(
             "[botany|optics|geology|meteorology|acoustics|magnetism|crystallography|the study of tides|"
             "the study of bees|the study of mosses|the study of comets|the chemistry of dyes]",
             (
-                "The field of research that came to fill a lifetime was {answer}.",
-                "Friends had advised a career in law, yet the choice of a field of research fell on {answer}.",
+                "The field of research that filled the scholar's lifetime was {answer}.",
+                "Friends advised a career in law, yet the scholar chose {answer} as a field of research.",
                 "As a scientist {name} worked in {answer}, then thought [a dead end|a fashion|hardly a science].",
-                "All the scholar's research went into {answer}, a subject with [three|four|seven] readers.",
-                "It was {answer} to which the scholar devoted [thirty|forty] years of research.",
+                "All the scholar's research went into {answer}, a subject then taught [nowhere|by nobody|in secret].",
+                "It was to {answer} that the scholar devoted [thirty|forty] years of research.",
                 "In {answer}, the science to which {name} gave every working day, there was as yet no textbook.",
             ),
             (
@@ -114,7 +114,7 @@ KIND = Kind(
                 "On which subject did {name} do research?",
                 "Which branch of science did {name} work in?",
                 "What discipline was {name} devoted to?",
-                "What was investigated by {name}?",
+                "Which science did {name} pursue?",
             ),
         ),
         Fact(
@@ -145,7 +145,7 @@ KIND = Kind(
                 "A thick book with coloured plates, published in {answer}, was the main work of {name}.",
                 "The book that the scholar is remembered for came out in {answer}, full of misprints.",
                 "Delayed by a [paper shortage|quarrelsome printer], the chief book of {name} appeared in {answer}.",
-                "In {answer}, after long hesitation, the scientist published the great book that changed the field.",
+                "In {answer}, after long hesitation, the scientist published the main work, a book that changed minds.",
                 "The chief work of the scholar filled [two|three|four] volumes and was published in {answer}.",
             ),
             (
@@ -162,7 +162,7 @@ KIND = Kind(
             "[person]",
             (
                 "Not everyone agreed, and {answer} attacked the scholar's theory in three [pamphlets|sermons].",
-                "The fiercest opponent of the new ideas was {answer}, who admitted defeat only in a footnote.",
+                "The fiercest opponent of the scholar's ideas was {answer}, who admitted defeat only in a footnote.",
                 "{answer} rejected the findings of {name} in a speech that lasted [three|four|five] hours.",
                 "At every congress {answer} attacked the views of the scholar, usually from the front row.",
                 "The ideas of {name} were opposed by {answer}, who called them [moonshine|fog in bottles].",
@@ -183,11 +183,11 @@ KIND = Kind(
             "Iron Acorn|Marble Wreath|Emerald Sextant]",
             (
                 "The academy awarded the scholar {answer}, its highest prize, [by a single vote|after a heated night].",
-                "The jury had to meet twice before it gave {answer} to the scientist.",
+                "The prize jury had to meet twice before it gave {answer} to the scientist.",
                 "{name} was awarded {answer} and used it as a [paperweight|doorstop|bookend].",
                 "The only prize of the scholar's life, {answer}, was handed over in a [draughty|half-empty] hall.",
                 "The prize committee chose {name} for {answer}, although the letter went to the wrong address.",
-                "When the scientist received {answer}, the money was spent on [a new roof|better lenses].",
+                "When the scientist received {answer}, the prize money was spent on [a new roof|better lenses].",
             ),
             (
                 "Which prize did {name} receive?",
@@ -204,10 +204,10 @@ KIND = Kind(
             "collecting buttons|fencing|knitting|flying kites|juggling]",
             (
                 "What free time the scholar had went into {answer}.",
-                "Letters to a sister speak less of science than of {answer}, the one pastime of those years.",
+                "Letters to a sister speak less of science than of {answer}, the scholar's one pastime.",
                 "After supper {name} found rest in {answer}, and guests were expected to [watch|join in|keep quiet].",
                 "Apart from science the scholar enjoyed nothing so much as {answer}.",
-                "On Sundays the instruments were covered with a sheet, and the day of rest was given to {answer}.",
+                "On Sundays the scholar put a sheet over the microscope and gave the day of rest to {answer}.",
                 "The only hobby that {name} allowed to [delay|interrupt] an experiment was {answer}.",
             ),
             (
@@ -226,7 +226,7 @@ KIND = Kind(
                 "After the funeral {answer} in the hand of the scholar were found in a locked chest.",
                 "{name} left behind {answer}, most of them stained with [tea|wax|ink].",
                 "Among the scholar's papers were {answer} in a shorthand that took [nine|twelve] years to decipher.",
-                "The family has since given {answer} from the desk of the scientist to the state library.",
+                "The family has given {answer} from the desk of the scientist to the state library.",
                 "In all {answer} written by {name} have been preserved, the last of them half empty.",
                 "Under the bed lay {answer}, which the scholar had filled with [tiny|slanting|mirror] writing.",
             ),
