@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.packing import block_table, lay_out
+from falcon_job.packing.layout import Branch, Tree, pack_trees
 from falcon_job.packing.mask import BLOCK
 from falcon_job.training.packs import PackForm, attention_mask, plain_sequence, slots, supervised_tokens
 from tests.packing.test_layout import TREES
@@ -70,3 +71,20 @@ def test_a_plain_sequence_has_neither_mask_nor_positions(tree):
 @given(trees=st.lists(TREES, min_size=1, max_size=8))
 def test_no_pack_is_longer_than_the_form_allows(form, trees):
     assert all(slots(pack) <= form.capacity for pack in form.make_packs(trees))
+
+
+@given(st.lists(TREES, min_size=1, max_size=30))
+def test_sparse_packs_are_as_few_as_full_ones_and_padded_no_more(trees):
+    form = PackForm.sparse(1024)
+    full = [form.make_pack(lay_out(pack)) for pack in pack_trees(trees, form.capacity)]
+    packs = form.make_packs(trees)
+
+    assert len(packs) == len(full)
+    assert sum(map(slots, packs)) <= sum(map(slots, full))
+    assert sum(map(supervised_tokens, packs)) == sum(map(supervised_tokens, full))
+
+
+def test_a_step_that_is_a_little_too_long_for_one_pack_becomes_two_even_ones():
+    trees = [Tree(range(100), (Branch(range(20), range(3)),)) for _ in range(73)]  # 8,979 slots
+
+    assert [slots(pack) for pack in PackForm.sparse(8192).make_packs(trees)] == [4608, 4608]
