@@ -5,17 +5,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import click
+import torch
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 CODE = ("falcon_job", "presets", "dvc.yaml")
 SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
 """For runs at the same time: what would else follow from the memory that the others leave."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def takes_a_job(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,6 +57,37 @@ def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
 def stage_environment(work: Path) -> dict[str, str]:
     """Return the environment of a stage that runs the code of a workspace."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
+
+
+def on_all_gpus(work: Callable[[T, str], R], items: Sequence[T], at_once: int) -> Iterator[R]:
+    """Yield what `work` returns for each item, in order.
+
+    Args:
+        work: is given an item and the value of CUDA_VISIBLE_DEVICES to run it under, one GPU of those visible here.
+        items: what to work on.
+        at_once: items at a time on each GPU.
+    """
+    free: SimpleQueue[str] = SimpleQueue()
+    lanes = _gpus() * at_once
+    for gpu in lanes:
+        free.put(gpu)
+
+    def on_a_free_one(item: T) -> R:
+        gpu = free.get()
+        try:
+            return work(item, gpu)
+        finally:
+            free.put(gpu)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        yield from pool.map(on_a_free_one, items)
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return [""]
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def run_stages(work: Path, *stages: str, **environment: str) -> None:

@@ -10,7 +10,6 @@ paired bootstrap over the passages of dev.
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -18,7 +17,7 @@ from typing import Any
 
 import click
 
-from benchmarks.job import SIDE_BY_SIDE, change, prepare, read_json, run_stages, takes_a_job, variant
+from benchmarks.job import SIDE_BY_SIDE, change, on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
 from benchmarks.paired import f1_difference
 
 REFERENCE = "bf16"
@@ -26,10 +25,10 @@ SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 Run = dict[str, Any]
 
 
-def run(shared: Path, precision: str, seed: int) -> Run:
+def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
     """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
     work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
-    run_stages(work, "train", "evaluate", **SIDE_BY_SIDE)
+    run_stages(work, "train", "evaluate", CUDA_VISIBLE_DEVICES=gpu, **SIDE_BY_SIDE)
     trained, scored = (read_json(work / "reports" / f"{name}.json") for name in ("train", "eval"))
     return {
         "precision": precision,
@@ -58,7 +57,7 @@ def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
 @takes_a_job
 @click.option("--precision", "precisions", multiple=True, default=("fp8", "nf4"))
 @click.option("--seeds", default=5)
-@click.option("--at-once", default=5, help="Runs at a time.")
+@click.option("--at-once", default=5, help="Runs at a time on each GPU.")
 def main(
     preset: str, model: Path, squad: Path, work: Path, precisions: tuple[str, ...], seeds: int, at_once: int
 ) -> None:
@@ -68,11 +67,11 @@ def main(
     change(shared, preprocess={"limit": None}, evaluate={"limit": None})
     run_stages(shared, "fetch", "preprocess")
     runs = []
-    with ThreadPoolExecutor(at_once) as pool:
-        for result in pool.map(lambda pair: run(shared, *pair), product((REFERENCE, *precisions), range(seeds))):
-            runs.append(result)
-            shown = {key: value for key, value in result.items() if key != "predictions"}
-            print("RESULT", json.dumps(shown), flush=True)
+    pairs = list(product((REFERENCE, *precisions), range(seeds)))
+    for result in on_all_gpus(lambda pair, gpu: run(shared, *pair, gpu), pairs, at_once):
+        runs.append(result)
+        shown = {key: value for key, value in result.items() if key != "predictions"}
+        print("RESULT", json.dumps(shown), flush=True)
     for precision in precisions:
         print("RESULT", json.dumps(compare(runs, precision, shared / "data" / "dev.json")), flush=True)
 

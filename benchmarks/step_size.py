@@ -14,7 +14,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,7 +21,7 @@ from statistics import mean, stdev
 
 import click
 
-from benchmarks.job import SIDE_BY_SIDE, change, prepare, read_json, run_stages, takes_a_job, variant
+from benchmarks.job import SIDE_BY_SIDE, change, on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Run:
     seed: int
 
 
-def train(shared: Path, run: Run) -> float:
+def train(shared: Path, run: Run, gpu: str) -> float:
     """Train and return the loss of the validation questions, infinite where training failed."""
     name = f"{run.questions_per_step}-{run.learning_rate:g}-{run.seed}"
     work = variant(shared, name, train=asdict(run))
     try:
-        run_stages(work, "train", **SIDE_BY_SIDE)
+        run_stages(work, "train", CUDA_VISIBLE_DEVICES=gpu, **SIDE_BY_SIDE)
         loss = float(read_json(work / "reports" / "train.json")["validation_loss"])
     except SystemExit as stopped:  # too high a rate
         print(stopped, file=sys.stderr)
@@ -50,8 +49,7 @@ def train(shared: Path, run: Run) -> float:
 
 def train_all(shared: Path, runs: Sequence[Run], at_once: int) -> dict[Run, float]:
     """Train several at a time; return their losses."""
-    with ThreadPoolExecutor(at_once) as pool:
-        return dict(zip(runs, pool.map(lambda run: train(shared, run), runs), strict=True))
+    return dict(zip(runs, on_all_gpus(lambda run, gpu: train(shared, run, gpu), runs, at_once), strict=True))
 
 
 def summarize(
@@ -79,7 +77,7 @@ def summarize(
 @click.option("--questions", type=int, multiple=True, default=(32, 64, 128, 256, 512, 1024))
 @click.option("--learning-rate", "rates", type=float, multiple=True, default=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3))
 @click.option("--seeds", default=2)
-@click.option("--at-once", default=5, help="Runs at a time.")
+@click.option("--at-once", default=5, help="Runs at a time on each GPU.")
 def main(
     preset: str,
     model: Path,

@@ -1,14 +1,15 @@
 """Training beside plain transformers.Trainer, TRL's SFTTrainer and LitGPT: the same questions, weights and LoRA.
 
-    python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32] [--no-score]
-        [--output FILE]
+    python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32]
+        [--most-seconds S] [--output FILE]
 
 PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT trains a Falcon of the 7B type alone), SQUAD one
 with train.json and dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and,
-where it takes transformers' Falcon, with its attention mended, too; each setting in a process of its own. The time is
-that of the fastest epoch after the first. A system that packs is asked whether its packs train as separate sequences
-do: `leaks` says that they do not, and the setting is left out of the ratios. Trained models answer dev, unless
-`--no-score`. One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
+where it takes transformers' Falcon, with its attention mended, too; each setting in a process of its own, one at a time
+on each GPU. The time is that of the fastest epoch after the first. A system that packs is asked whether its packs train
+as separate sequences do: `leaks` says that they do not, and the setting is left out of the ratios. Trained models
+answer dev; with `--most-seconds` none does, and an epoch is cut short when it takes longer (at an optimizer step).
+One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
 
 `make benchmark` makes an environment with the peers, and runs it on the bundled data.
 """
@@ -29,7 +30,17 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.job import ROOT, change, prepare, read_json, run_stages, stage_environment, takes_a_job
+from benchmarks.job import (
+    ROOT,
+    change,
+    on_all_gpus,
+    prepare,
+    read_json,
+    run_stages,
+    stage_environment,
+    takes_a_job,
+    variant,
+)
 from benchmarks.paired import f1_difference
 from benchmarks.peers.task import Attention, Batching, Setting, System
 from falcon_job.files import write_json
@@ -62,11 +73,9 @@ def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
         yield Setting("litgpt", "padded", "own", count)
 
 
-def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> Result:
+def run(work: Path, model: Path, options: dict[str, Any], setting: Setting, gpu: str) -> Result:
     """Return the row of a setting, with its predictions if it is scored; or what it failed with."""
-    arguments = (str(model), str(epochs), json.dumps(score), json.dumps(asdict(setting)))
-    command = [sys.executable, "-m", "benchmarks.peers", *arguments]
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]  # Trainer would spread over several
+    command = [sys.executable, "-m", "benchmarks.peers", str(model), json.dumps(options), json.dumps(asdict(setting))]
     env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
     row: Result = {"system": setting.system, "setting": asdict(setting)}
@@ -74,9 +83,21 @@ def run(work: Path, model: Path, epochs: int, score: bool, setting: Setting) -> 
         said = done.stderr.strip().rpartition("\n")[2][:SHOWN_OF_A_FAILURE]
         return {**row, "failed": f"exit status {done.returncode}: {said}"}
     row |= json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[len("RESULT ") :])
-    if score:
+    if options["score"]:
         row["predictions"] = read_json(work / "build" / "predictions.json")
     return row
+
+
+def run_all(shared: Path, model: Path, options: dict[str, Any], settings: Sequence[Setting]) -> Iterator[Result]:
+    """Yield the rows of some settings, each run in its GPU's copy of a workspace that is preprocessed."""
+
+    def one(setting: Setting, gpu: str) -> Result:
+        work = shared.with_name(f"gpu-{gpu}")
+        if not work.exists():
+            variant(shared, work.name)
+        return run(work, model, options, setting, gpu)
+
+    return on_all_gpus(one, settings, at_once=1)
 
 
 def compare(results: Sequence[Result], dev: Path) -> list[Result]:
@@ -146,7 +167,7 @@ def _shown(result: Result) -> Result:
 @click.option("--limit", type=int)
 @click.option("--epochs", type=click.IntRange(min=2), default=4)
 @click.option("--rows", type=int, multiple=True, default=(8, 32))
-@click.option("--score/--no-score", default=True)
+@click.option("--most-seconds", type=float)
 @click.option("--output", type=click.Path(path_type=Path))
 def main(
     preset: str,
@@ -156,19 +177,22 @@ def main(
     limit: int | None,
     epochs: int,
     rows: tuple[int, ...],
-    score: bool,
+    most_seconds: float | None,
     output: Path | None,
 ) -> None:
     """Print one JSON line a setting and one a comparison."""
-    prepare(preset, model, squad, work)
-    change(work, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})
-    _check_comparable(load_params(work / "params.yaml"), rows)
-    run_stages(work, "fetch", "preprocess")
+    shared = work / "shared"
+    prepare(preset, model, squad, shared)
+    change(shared, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})
+    _check_comparable(load_params(shared / "params.yaml"), rows)
+    run_stages(shared, "fetch", "preprocess")
+    options = {"epochs": epochs, "most_seconds": most_seconds, "score": most_seconds is None}
+    settings = list(all_settings(rows, _of_7b_type(read_json(model / "config.json"))))
     results = []
-    for setting in all_settings(rows, _of_7b_type(read_json(model / "config.json"))):
-        results.append(run(work, model.resolve(), epochs, score, setting))
-        print("RESULT", json.dumps(_shown(results[-1])), flush=True)
-    compared = compare(results, work / "data" / "dev.json")
+    for result in run_all(shared, model.resolve(), options, settings):
+        results.append(result)
+        print("RESULT", json.dumps(_shown(result)), flush=True)
+    compared = compare(results, shared / "data" / "dev.json")
     for row in compared:
         print("RESULT", json.dumps(row), flush=True)
     if output:

@@ -53,7 +53,7 @@ class Trained:
     """What was measured of a setting.
 
     Attributes:
-        seconds: of its epochs after the first.
+        seconds: of its epochs, as `Clock` has them.
         tokens_per_question: computed for a question, padding aside.
         packing_difference: what its packing changes, as `packing_difference` says; None where nothing is packed.
     """
@@ -71,16 +71,26 @@ class Task:
         params: of the job.
         model: the folder of the base.
         epochs: the first warms up, the fastest of the others is reported.
+        most_seconds: after which an epoch is cut short, and the second of these ends training; None: never.
         score: whether what was trained is to answer dev.
         rows: the training questions.
         device: where to train.
     """
 
-    def __init__(self, workspace: Workspace, params: Params, model: Path, epochs: int, score: bool) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        params: Params,
+        model: Path,
+        epochs: int,
+        most_seconds: float | None = None,
+        score: bool = False,
+    ) -> None:
         self.workspace = workspace
         self.params = params
         self.model = model
         self.epochs = epochs
+        self.most_seconds = most_seconds
         self.score = score
         self.split = Split(workspace.dataset / "train.arrow")
         self.rows = list(_rows(self.split))
@@ -153,31 +163,44 @@ def _rows(split: Split) -> Iterator[Row]:
             yield Row([*read, *answer], [*[-100] * len(read), *answer])
 
 
-class EpochClock(TrainerCallback):
-    """Times epochs, validation and checkpoints aside."""
+class Clock(TrainerCallback):
+    """Times a training run by epochs, the first of which warms up.
 
-    def __init__(self) -> None:
+    Attributes:
+        seconds: of each epoch; of one that was cut short, what the whole would have taken.
+    """
+
+    def __init__(self, most_seconds: float | None = None) -> None:
+        """Take the seconds after which an epoch is cut short, behind an optimizer step; None: never."""
         self.seconds: list[float] = []
-        self.running = False
+        self._most_seconds = most_seconds or math.inf
+        self._steps_of_epoch = 0.0
+        self._steps = 0
         self._started = 0.0
 
-    def start(self) -> None:
-        """An epoch begins."""
-        self.running = True
+    def start(self, steps_of_epoch: float) -> None:
+        """Training begins."""
+        self._steps_of_epoch = steps_of_epoch
         self._started = self._now()
 
-    def stop(self) -> None:
-        """An epoch ends."""
-        self.running = False
-        self.seconds.append(self._now() - self._started)
+    def step(self) -> bool:
+        """An optimizer step has ended; return whether that is enough: the second epoch was cut short."""
+        self._steps += 1
+        whole = self._steps >= self._steps_of_epoch
+        if not whole and time.perf_counter() - self._started < self._most_seconds:
+            return False
+        now = self._now()
+        self.seconds.append((now - self._started) * self._steps_of_epoch / self._steps)
+        self._steps, self._started = 0, now
+        return not whole and len(self.seconds) > 1
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """As transformers.Trainer calls it."""
-        self.start()
+        self.start(state.max_steps / args.num_train_epochs)
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """As transformers.Trainer calls it."""
-        self.stop()
+        control.should_training_stop |= self.step()
 
     @staticmethod
     def _now() -> float:

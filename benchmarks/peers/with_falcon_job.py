@@ -6,7 +6,7 @@ Passages are shared; or, as perfect ordinary packing, each question has a copy o
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.peers.task import EpochClock, Setting, Task, Trained
+from benchmarks.peers.task import Clock, Setting, Task, Trained
 from falcon_job.model.adapter import add_adapter, save_adapter
 from falcon_job.model.attention import choose_kernel
 from falcon_job.model.engine import choose_engine, pack_sizes
@@ -34,12 +34,12 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
 
     trainer = build_trainer(model, params, steps, None, task.workspace.scratch / "peer")
     trainer.args.save_strategy = "no"
-    clock = EpochClock()
+    clock = Clock(task.most_seconds)
     trainer.add_callback(clock)
     trainer.train()
     save_adapter(model, folder, params.model)
     tokens = sum(len(tree) for step in range(len(steps)) for tree in steps.trees(step)) / len(task.rows)
-    return Trained(clock.seconds[1:], tokens, difference.gradients)
+    return Trained(clock.seconds, tokens, difference.gradients)
 
 
 def _separate(task: Task) -> Split:

@@ -5,6 +5,7 @@ value have a LoRA of the rank each, the means of batches are averaged, not the l
 in bf16 LoRA and optimizer are in bf16, too.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,29 @@ from litgpt.utils import copy_config_files, save_config
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.peers.task import EpochClock, Setting, Task, Trained
+from benchmarks.peers.task import Clock, Setting, Task, Trained
 from benchmarks.peers.with_transformers import load_padding_tokenizer
 
 
-class TimedLoader(DataLoader[Any]):
-    """Times the epochs; the recipe begins one more than it trains."""
+class OutOfTimeError(Exception):
+    """Ends the recipe, which has no other way."""
 
-    clock: EpochClock
+
+class TimedLoader(DataLoader[Any]):
+    """Tells the clock of each optimizer step when the recipe, which begins one epoch more than it trains, goes on."""
+
+    clock: Clock
+    accumulation: int
+    taken = 0
 
     def __iter__(self) -> Any:
-        if self.clock.running:
-            self.clock.stop()
-        self.clock.start()
-        return super().__iter__()
+        if not self.taken:
+            self.clock.start(len(self) / self.accumulation)
+        for batch in super().__iter__():
+            if self.taken and self.taken % self.accumulation == 0 and self.clock.step():
+                raise OutOfTimeError
+            self.taken += 1
+            yield batch
 
 
 class Questions(DataModule):  # type: ignore[misc, unused-ignore]
@@ -42,8 +52,9 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]
 
     prompt_style = None
 
-    def __init__(self, task: Task, rows: int, clock: EpochClock) -> None:
+    def __init__(self, task: Task, rows: int, clock: Clock) -> None:
         super().__init__()
+        self._accumulation = task.accumulation(rows)
         self._samples = [
             {
                 "input_ids": torch.tensor(row.input_ids),
@@ -64,7 +75,7 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]
     def train_dataloader(self) -> TimedLoader:
         """Return the questions in random order."""
         loader = TimedLoader(self._samples, shuffle=True, **self._settings)  # type: ignore[arg-type]
-        loader.clock = self._clock
+        loader.clock, loader.accumulation = self._clock, self._accumulation
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -80,33 +91,27 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
         _convert(task, checkpoint)
     for beside in ("generate_example", "save_hyperparameters", "save_prompt_style", "merge_lora"):
         setattr(recipe, beside, lambda *_, **__: None)
-    clock = EpochClock()
+    clock = Clock(task.most_seconds)
     hyperparameters = _hyperparameters(task)
-    recipe.setup(
-        checkpoint,
-        output,
-        precision=precision,
-        **hyperparameters,
-        data=Questions(task, setting.rows, clock),
-        train=_arguments(task, setting.rows),
-        eval=EvalArgs(interval=10**9, max_new_tokens=1, final_validation=False),
-        optimizer={
-            "class_path": "torch.optim.AdamW",
-            "init_args": {
-                "lr": task.params.train.learning_rate,
-                "weight_decay": task.params.train.weight_decay,
-                "fused": task.params.train.optimizer == "adamw_torch_fused",
-            },
-        },
-        seed=task.params.train.seed,
-    )
+    with suppress(OutOfTimeError):
+        recipe.setup(
+            checkpoint,
+            output,
+            precision=precision,
+            **hyperparameters,
+            data=Questions(task, setting.rows, clock),
+            train=_arguments(task, setting.rows),
+            eval=EvalArgs(interval=10**9, max_new_tokens=1, final_validation=False),
+            optimizer=_optimizer(task),
+            seed=task.params.train.seed,
+        )
     if task.score:
         final = output / "final"
         record = {**hyperparameters, "checkpoint_dir": str(checkpoint), "precision": precision}
         (final / "hyperparameters.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
         merge_lora(final, checkpoint)
         _convert_back(task, final, folder)
-    return Trained(clock.seconds[1:], task.mean_length)
+    return Trained(clock.seconds, task.mean_length)
 
 
 def _hyperparameters(task: Task) -> dict[str, Any]:
@@ -121,6 +126,16 @@ def _hyperparameters(task: Task) -> dict[str, Any]:
         "lora_key": True,
         "lora_value": True,
     }
+
+
+def _optimizer(task: Task) -> dict[str, Any]:
+    train = task.params.train
+    arguments = {
+        "lr": train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "fused": train.optimizer == "adamw_torch_fused",
+    }
+    return {"class_path": "torch.optim.AdamW", "init_args": arguments}
 
 
 def _arguments(task: Task, rows: int) -> TrainArgs:

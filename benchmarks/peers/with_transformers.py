@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from benchmarks.peers.mended import IMPLEMENTATION
-from benchmarks.peers.task import EpochClock, Setting, Task, Trained
+from benchmarks.peers.task import Clock, Setting, Task, Trained
 
 
 def load_model(task: Task, setting: Setting) -> Any:
@@ -41,7 +41,7 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
     """Train an adapter into `folder`."""
     set_seed(task.params.train.seed)
     model = get_peft_model(load_model(task, setting), task.lora())
-    clock = EpochClock()
+    clock = Clock(task.most_seconds)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(**task.arguments(setting.rows, setting.batching)),
@@ -51,4 +51,4 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
     )
     trainer.train()
     model.save_pretrained(str(folder))
-    return Trained(clock.seconds[1:], task.mean_length)
+    return Trained(clock.seconds, task.mean_length)

@@ -7,14 +7,14 @@ import torch
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.peers.task import EpochClock, Setting, Task, Trained, packing_difference
+from benchmarks.peers.task import Clock, Setting, Task, Trained, packing_difference
 from benchmarks.peers.with_transformers import dataset, load_model, load_padding_tokenizer
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
     """Train an adapter into `folder`."""
     set_seed(task.params.train.seed)
-    clock = EpochClock()
+    clock = Clock(task.most_seconds)
     trainer = SFTTrainer(
         model=load_model(task, setting),
         args=SFTConfig(**_arguments(task, setting)),
@@ -26,7 +26,7 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
     difference = _difference(trainer, task) if setting.batching == "packed" else None
     trainer.train()
     trainer.save_model(str(folder))
-    return Trained(clock.seconds[1:], task.mean_length, difference)
+    return Trained(clock.seconds, task.mean_length, difference)
 
 
 def _arguments(task: Task, setting: Setting) -> dict[str, Any]:

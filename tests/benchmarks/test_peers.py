@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import train_speed
+from benchmarks.peers import task
 from benchmarks.peers.mended import IMPLEMENTATION
 from benchmarks.peers.task import Setting, packing_difference
 from tests.tiny_models import VOCABULARY, falcon_7b_type, with_lora
@@ -63,3 +64,61 @@ def test_settings_are_compared_in_one_run_and_one_that_fails_is_named(tmp_path, 
     assert [row["against"] for row in found["compared"]] == ["perfect ordinary packing", "transformers"]
     for row in found["compared"]:
         assert row["f1_difference_low"] <= row["f1_difference"] <= row["f1_difference_high"]
+
+
+class HandOfAClock:
+    """Time that passes only when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def hand(monkeypatch):
+    hand = HandOfAClock()
+    monkeypatch.setattr(task, "time", hand)
+    return hand
+
+
+def steps_taken(clock, hand, seconds_of_steps):
+    """Return how many steps training takes of those that it would."""
+    for number, seconds in enumerate(seconds_of_steps, start=1):
+        hand.now += seconds
+        if clock.step():
+            return number
+    return len(seconds_of_steps)
+
+
+def test_epochs_are_timed_whole_where_they_are_short(hand):
+    clock = task.Clock(most_seconds=10)
+    clock.start(steps_of_epoch=3)
+
+    assert steps_taken(clock, hand, [5, 1, 1, 2, 2, 2, 1, 1, 1]) == 9
+    assert clock.seconds == [7, 6, 3]
+
+
+def test_an_epoch_that_takes_long_is_cut_short_and_the_second_ends_training(hand):
+    clock = task.Clock(most_seconds=10)
+    clock.start(steps_of_epoch=100)
+
+    assert steps_taken(clock, hand, [8, 6] + [4] * 98) == 5
+    assert clock.seconds == [700, 400]
+
+
+def test_a_step_longer_than_the_limit_is_taken_whole(hand):
+    clock = task.Clock(most_seconds=10)
+    clock.start(steps_of_epoch=4)
+
+    assert steps_taken(clock, hand, [30, 20, 20]) == 2
+    assert clock.seconds == [120, 80]
+
+
+def test_without_a_limit_no_epoch_is_cut_short(hand):
+    clock = task.Clock()
+    clock.start(steps_of_epoch=2)
+
+    assert steps_taken(clock, hand, [1e6] * 4) == 4
+    assert clock.seconds == [2e6, 2e6]
