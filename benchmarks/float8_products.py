@@ -4,8 +4,9 @@
 
 Forward products and those of the input gradient, random numbers, medians. `rows` has a scale a token and an output,
 `tensor` one for each matrix; `fast` accumulates in the tensor cores. Errors are relative 2-norms against float64. Also
-what it takes to find the scales and cast, by a compiled function, apart: in training most of that is fused with what
-makes the numbers. One JSON line a layer and direction, then the sum over all layers.
+what it takes to find the scales and cast, by a compiled function, apart, and to cast by a scale that is known from
+packs before (`delayed`): in training most of that is fused with what makes the numbers. One JSON line a layer and
+direction, then the sum over all layers.
 """
 
 import json
@@ -28,6 +29,12 @@ def quantize_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return a matrix as float8 with one scale for all of it, float32 [1, 1]."""
     scale = values.float().abs().amax().view(1, 1) / torch.finfo(FLOAT8).max
     return (values.float() / scale).to(FLOAT8), scale
+
+
+def cast(values: Tensor, scale: Tensor) -> Tensor:
+    """Return a matrix as float8 by a scale that is known, as delayed scaling has it from what came before."""
+    limit = torch.finfo(FLOAT8).max
+    return (values.float() / scale).clamp(-limit, limit).to(FLOAT8)
 
 
 def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor, fast: bool) -> Tensor:
@@ -60,6 +67,7 @@ def measure(tokens: int, inputs: int, outputs: int, device: torch.device) -> dic
             found[name] = milliseconds(product)
             found[f"{name}_error"] = float((product()[:CHECKED_ROWS].double() - exact).norm() / exact.norm())
         found[f"{kind}_cast"] = milliseconds(partial(torch.compile(quantize), x))
+    found["delayed_cast"] = milliseconds(partial(torch.compile(cast), x, quantize_tensor(x)[1]))
     return found
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 CODE = ("falcon_job", "presets", "dvc.yaml")
-SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "2048", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
+SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "4096", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
 """For runs at the same time: what would else follow from the memory that the others leave."""
 
 T = TypeVar("T")
