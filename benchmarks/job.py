@@ -1,4 +1,4 @@
-"""A workspace of the job made for a benchmark, and its stages run by their own commands, without DVC."""
+"""A workspace of the job made for a benchmark, its stages run by their own commands, without DVC, and all GPUs used."""
 
 import json
 import os
@@ -59,12 +59,12 @@ def stage_environment(work: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
 
 
-def on_all_gpus(work: Callable[[T, str], R], items: Sequence[T], at_once: int) -> Iterator[R]:
-    """Yield what `work` returns for each item, in order.
+def on_all_gpus(handle: Callable[[T, str], R], items: Sequence[T], at_once: int) -> Iterator[R]:
+    """Yield what `handle` returns for each item, in order.
 
     Args:
-        work: is given an item and the value of CUDA_VISIBLE_DEVICES to run it under, one GPU of those visible here.
-        items: what to work on.
+        handle: is given an item and the value of CUDA_VISIBLE_DEVICES to run it under, one GPU of those visible here.
+        items: what to handle.
         at_once: items at a time on each GPU.
     """
     free: SimpleQueue[str] = SimpleQueue()
@@ -75,7 +75,7 @@ def on_all_gpus(work: Callable[[T, str], R], items: Sequence[T], at_once: int) -
     def on_a_free_one(item: T) -> R:
         gpu = free.get()
         try:
-            return work(item, gpu)
+            return handle(item, gpu)
         finally:
             free.put(gpu)
 

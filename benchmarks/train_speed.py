@@ -8,8 +8,8 @@ with train.json and dev.json; at most N questions train. Each system runs as it 
 where it takes transformers' Falcon, with its attention mended, too; each setting in a process of its own, one at a time
 on each GPU. The time is that of the fastest epoch after the first. A system that packs is asked whether its packs train
 as separate sequences do: `leaks` says that they do not, and the setting is left out of the ratios. Trained models
-answer dev; with `--most-seconds` none does, and an epoch is cut short when it takes longer (at an optimizer step).
-One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
+answer dev; with `--most-seconds` none does, and of peers an epoch is cut short when it takes longer (behind an
+optimizer step). One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
 
 `make benchmark` makes an environment with the peers, and runs it on the bundled data.
 """
@@ -167,7 +167,7 @@ def _shown(result: Result) -> Result:
 @click.option("--limit", type=int)
 @click.option("--epochs", type=click.IntRange(min=2), default=4)
 @click.option("--rows", type=int, multiple=True, default=(8, 32))
-@click.option("--most-seconds", type=float)
+@click.option("--most-seconds", type=click.FloatRange(min=0, min_open=True))
 @click.option("--output", type=click.Path(path_type=Path))
 def main(
     preset: str,

@@ -71,7 +71,7 @@ class Task:
         params: of the job.
         model: the folder of the base.
         epochs: the first warms up, the fastest of the others is reported.
-        most_seconds: after which an epoch is cut short, and the second of these ends training; None: never.
+        most_seconds: after which an epoch of a peer is cut short, and the second of these ends training; None: never.
         score: whether what was trained is to answer dev.
         rows: the training questions.
         device: where to train.
@@ -173,34 +173,36 @@ class Clock(TrainerCallback):
     def __init__(self, most_seconds: float | None = None) -> None:
         """Take the seconds after which an epoch is cut short, behind an optimizer step; None: never."""
         self.seconds: list[float] = []
-        self._most_seconds = most_seconds or math.inf
-        self._steps_of_epoch = 0.0
-        self._steps = 0
+        self._most_seconds = math.inf if most_seconds is None else most_seconds
+        self._begun = 0.0
         self._started = 0.0
 
-    def start(self, steps_of_epoch: float) -> None:
+    def start(self) -> None:
         """Training begins."""
-        self._steps_of_epoch = steps_of_epoch
         self._started = self._now()
 
-    def step(self) -> bool:
-        """An optimizer step has ended; return whether that is enough: the second epoch was cut short."""
-        self._steps += 1
-        whole = self._steps >= self._steps_of_epoch
+    def step(self, epochs: float) -> bool:
+        """An optimizer step has ended; return whether that is enough: the second epoch was cut short.
+
+        Args:
+            epochs: trained so far.
+        """
+        share = epochs - self._begun
+        whole = share > 1 - 1e-6
         if not whole and time.perf_counter() - self._started < self._most_seconds:
             return False
         now = self._now()
-        self.seconds.append((now - self._started) * self._steps_of_epoch / self._steps)
-        self._steps, self._started = 0, now
+        self.seconds.append((now - self._started) / share)
+        self._begun, self._started = epochs, now
         return not whole and len(self.seconds) > 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """As transformers.Trainer calls it."""
-        self.start(state.max_steps / args.num_train_epochs)
+        self.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """As transformers.Trainer calls it."""
-        control.should_training_stop |= self.step()
+        control.should_training_stop |= self.step(state.epoch)
 
     @staticmethod
     def _now() -> float:

@@ -34,7 +34,7 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
 
     trainer = build_trainer(model, params, steps, None, task.workspace.scratch / "peer")
     trainer.args.save_strategy = "no"
-    clock = Clock()  # the first step of each length compiles, all within a whole epoch
+    clock = Clock()  # on a GPU the first step of each length compiles: whole epochs alone say how fast it is
     trainer.add_callback(clock)
     trainer.train()
     save_adapter(model, folder, params.model)

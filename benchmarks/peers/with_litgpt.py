@@ -39,9 +39,10 @@ class TimedLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         if not self.taken:
-            self.clock.start(len(self) / self.accumulation)
+            self.clock.start()
         for batch in super().__iter__():
-            if self.taken and self.taken % self.accumulation == 0 and self.clock.step():
+            ended = self.taken and self.taken % self.accumulation == 0
+            if ended and self.clock.step(self.taken / len(self)):
                 raise OutOfTimeError
             self.taken += 1
             yield batch

@@ -59,22 +59,21 @@ class PackForm:
         return [self.make_pack(lay_out(pack)) for pack in self.distribute(trees)]
 
     def distribute(self, trees: Sequence[Tree]) -> list[list[Tree]]:
-        """Distribute trees over as few packs as full ones would be, padded least, and then as even as can be.
+        """Distribute trees over as few packs as full ones would be, padded least; of such ways, the most even.
 
-        A pack much shorter than full is computed faster than its kernels are launched.
+        A pack much shorter than full is computed faster than its kernels are launched, and the GPU would wait.
         """
         full = pack_trees(trees, self.capacity)
-        least = max(len(tree) for pack in full for tree in pack)
-        shorter = (pack_trees(trees, length) for length in self.lengths if least <= length < self.capacity)
+        if not self.lengths or len(full) == 1:
+            return full
+        longest = max(len(tree) for pack in full for tree in pack)
+        shorter = (pack_trees(trees, length) for length in self.lengths[:-1] if length >= longest)
         as_few = [packs for packs in shorter if len(packs) == len(full)]
-        return min([*as_few, full], key=lambda packs: sum(map(self._padded, packs)))
+        return min([*as_few, full], key=lambda packs: sum(self._padded(sum(map(len, pack))) for pack in packs))
 
-    def _padded(self, trees: Sequence[Tree]) -> int:
-        """Return the slots that some trees take in a pack of their own."""
-        return self._fitting(sum(map(len, trees)))
-
-    def _fitting(self, size: int) -> int:
-        return next((length for length in self.lengths if length >= size), size)
+    def _padded(self, size: int) -> int:
+        """Return the length of a pack of the block-sparse kernel that holds `size` slots."""
+        return next(length for length in self.lengths if length >= size)
 
     def make_pack(self, layout: Layout) -> Pack:
         """Return the tensors of one pack."""
@@ -87,7 +86,7 @@ class PackForm:
             mask = {"attention_mask": dense_mask(torch.from_numpy(layout.reach))}
             return {**pack, **mask, **_row(layout.input_ids, layout.position_ids)}
         size = len(layout.reach)
-        length = self._fitting(size)
+        length = self._padded(size)
         # a slot of padding sees itself, so that no row of the softmax is empty
         reach = np.concatenate([layout.reach, np.arange(size, length)])
         padded = (np.pad(column, (0, length - size)) for column in (layout.input_ids, layout.position_ids))

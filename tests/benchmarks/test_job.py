@@ -21,5 +21,6 @@ def test_every_item_is_worked_on_under_one_of_the_visible_gpus(monkeypatch):
     assert Counter(gpu for _, gpu in done[:4]) == {"2": 2, "5": 2}
 
 
-def test_without_a_gpu_none_is_visible():
+def test_without_a_gpu_none_is_visible(monkeypatch):
+    monkeypatch.setattr(job.torch.cuda, "is_available", lambda: False)
     assert list(job.on_all_gpus(lambda item, gpu: (item, gpu), [1, 2], at_once=1)) == [(1, ""), (2, "")]

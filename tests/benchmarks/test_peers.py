@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from transformers import Trainer, TrainingArguments
 
 from benchmarks import train_speed
 from benchmarks.peers import task
@@ -83,42 +84,73 @@ def hand(monkeypatch):
     return hand
 
 
-def steps_taken(clock, hand, seconds_of_steps):
+def steps_taken(clock, hand, seconds_of_steps, steps_of_epoch):
     """Return how many steps training takes of those that it would."""
+    clock.start()
     for number, seconds in enumerate(seconds_of_steps, start=1):
         hand.now += seconds
-        if clock.step():
+        if clock.step(number / steps_of_epoch):
             return number
     return len(seconds_of_steps)
 
 
 def test_epochs_are_timed_whole_where_they_are_short(hand):
     clock = task.Clock(most_seconds=10)
-    clock.start(steps_of_epoch=3)
 
-    assert steps_taken(clock, hand, [5, 1, 1, 2, 2, 2, 1, 1, 1]) == 9
-    assert clock.seconds == [7, 6, 3]
+    assert steps_taken(clock, hand, [5, 1, 1, 2, 2, 2, 1, 1, 1], steps_of_epoch=3) == 9
+    assert clock.seconds == pytest.approx([7, 6, 3])
 
 
 def test_an_epoch_that_takes_long_is_cut_short_and_the_second_ends_training(hand):
     clock = task.Clock(most_seconds=10)
-    clock.start(steps_of_epoch=100)
 
-    assert steps_taken(clock, hand, [8, 6] + [4] * 98) == 5
-    assert clock.seconds == [700, 400]
+    assert steps_taken(clock, hand, [8, 6] + [4] * 98, steps_of_epoch=100) == 5
+    assert clock.seconds == pytest.approx([700, 400])
 
 
 def test_a_step_longer_than_the_limit_is_taken_whole(hand):
     clock = task.Clock(most_seconds=10)
-    clock.start(steps_of_epoch=4)
 
-    assert steps_taken(clock, hand, [30, 20, 20]) == 2
-    assert clock.seconds == [120, 80]
+    assert steps_taken(clock, hand, [30, 20, 20], steps_of_epoch=4) == 2
+    assert clock.seconds == pytest.approx([120, 80])
 
 
 def test_without_a_limit_no_epoch_is_cut_short(hand):
     clock = task.Clock()
-    clock.start(steps_of_epoch=2)
 
-    assert steps_taken(clock, hand, [1e6] * 4) == 4
-    assert clock.seconds == [2e6, 2e6]
+    assert steps_taken(clock, hand, [1e6] * 4, steps_of_epoch=2) == 4
+    assert clock.seconds == pytest.approx([2e6, 2e6])
+
+
+def test_steps_that_go_beyond_the_epoch_count_for_what_they_are(hand):
+    clock = task.Clock()
+
+    steps_taken(clock, hand, [2] * 5, steps_of_epoch=2.5)
+    assert clock.seconds == pytest.approx([5])
+
+
+def test_an_epoch_of_transformers_trainer_may_end_in_a_smaller_step(hand, tmp_path):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            hand.now += 1
+            return {"loss": (self.weight * x).sum()}
+
+    clock = task.Clock(most_seconds=3.5)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        num_train_epochs=2,
+        use_cpu=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    rows = [{"x": torch.ones(1)} for _ in range(9)]  # four and a half steps of two seconds
+    Trainer(Model(), arguments, train_dataset=rows, callbacks=[clock]).train()
+
+    assert clock.seconds == pytest.approx([9, 9])

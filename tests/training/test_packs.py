@@ -73,15 +73,27 @@ def test_no_pack_is_longer_than_the_form_allows(form, trees):
     assert all(slots(pack) <= form.capacity for pack in form.make_packs(trees))
 
 
-@given(st.lists(TREES, min_size=1, max_size=30))
-def test_sparse_packs_are_as_few_as_full_ones_and_padded_no_more(trees):
+SIZES = st.lists(st.integers(2, 1000), min_size=1, max_size=12)
+"""Of trees, in slots: several packs of a thousand."""
+
+
+def tree_of(number, size):
+    """A tree that no other number has."""
+    return Tree([number] * (size - 2), (Branch([number], [number]),))
+
+
+@given(SIZES)
+def test_trees_are_spread_over_as_few_packs_as_full_ones_and_padded_no_more(sizes):
     form = PackForm.sparse(1024)
-    full = [form.make_pack(lay_out(pack)) for pack in pack_trees(trees, form.capacity)]
-    packs = form.make_packs(trees)
+    trees = [tree_of(number, size) for number, size in enumerate(sizes)]
+    full, packs = pack_trees(trees, form.capacity), form.distribute(trees)
+
+    def padded(packs):
+        return sum(slots(form.make_pack(lay_out(pack))) for pack in packs)
 
     assert len(packs) == len(full)
-    assert sum(map(slots, packs)) <= sum(map(slots, full))
-    assert sum(map(supervised_tokens, packs)) == sum(map(supervised_tokens, full))
+    assert padded(packs) <= padded(full)
+    assert sorted(tree.prefix_ids for pack in packs for tree in pack) == sorted(tree.prefix_ids for tree in trees)
 
 
 def test_a_step_that_is_a_little_too_long_for_one_pack_becomes_two_even_ones():

@@ -1,6 +1,6 @@
 """Pretrain falcon-tiny: a Falcon of 7B's architecture, small enough for Git, on text of our own.
 
-    python -m tools.demo.pretrain FOLDER [--tokens 400000000] [--seed 0]
+    python -m tools.pretrain_tiny FOLDER [--tokens 400000000] [--seed 0]
 
 Tokenizer and weights begin from nothing, and `tools.demo.pretraining_text` writes all that they see. FOLDER gets the
 model in bf16, its tokenizer, and a card with settings and loss. Meant for a GPU. Equal seeds give equal text and
@@ -145,7 +145,7 @@ A Falcon of falcon-7b's architecture (multi-query, parallel attention, rotary po
 parameters: {layers} layers, {hidden} wide, {heads} heads, and a byte-level BPE of {vocabulary:,} tokens made from the
 same text. It knows how texts about an invented world read, and nothing else: it is the demo's base model.
 
-It was pretrained from scratch by `python -m tools.demo.pretrain` on {tokens:,} tokens written by
+It was pretrained from scratch by `python -m tools.pretrain_tiny` on {tokens:,} tokens written by
 `tools/demo/pretraining_text.py`: passages, lists of facts, and passages with questions in forms that the job's prompt
 does not have, about people, places and things that the demo's questions never name. No text or weights of others went
 in.

@@ -5,8 +5,8 @@ import re
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tools.demo import pretrain as pretraining
-from tools.demo.pretrain import Settings, pretrain
+from tools import pretrain_tiny as pretraining
+from tools.pretrain_tiny import Settings, pretrain
 
 
 @pytest.fixture(scope="module")
