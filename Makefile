@@ -67,7 +67,7 @@ smoke-real: env ## Train a small real model on real questions, apart: SQUAD=FOLD
 .PHONY: benchmark
 benchmark: env .peers/.ready ## Time training on the bundled data beside transformers, TRL and LitGPT (OUTPUT=FILE)
 	$(BIN)/dvc pull --quiet data.dvc
-	@work=$$(mktemp -d) && .peers/bin/python -m benchmarks.train_speed demo data/falcon-tiny data "$$work/run" \
+	@work=$$(mktemp -d) && .peers/bin/python -m benchmarks.train_speed demo data/falcon-tiny data "$$work/run" --limit 320 \
 		$(if $(OUTPUT),--output "$(OUTPUT)"); status=$$?; rm -rf "$$work"; exit $$status
 
 .peers/.ready: requirements.lock benchmarks/peers/requirements.txt benchmarks/peers/requirements-no-deps.txt

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import FalconConfig, FalconForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 SEED = 20
-VOCABULARY = 1200
+VOCABULARY = 2048
 MAX_TOKENS = 2048
 INITIALIZER_RANGE = 0.1
 """Above the default 0.02, with which the frozen output layer hardly lets LoRA lower the loss."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tools.make_demo_data import make_demo_data
+from tools.demo.dataset import write_demo_dataset
 from tools.make_tiny_falcon import make_tiny_falcon
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def publish_demo(root: Path) -> None:
 def generate(folder: Path) -> None:
     """Write dataset and model afresh into `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
-    make_demo_data(folder)
+    write_demo_dataset(folder)
     make_tiny_falcon(folder / "falcon-tiny", folder / "train.json")
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tools.make_demo_data import make_demo_data
+from tools.demo.dataset import write_demo_dataset
 from tools.make_tiny_falcon import make_tiny_falcon
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    make_demo_data(folder)
+    write_demo_dataset(folder)
     return folder / "train.json"
 
 

@@ -334,7 +334,7 @@ def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(wo
 def test_packs_shorter_than_a_sequence_are_refused(workspace, set_machine):
     set_machine(tokens_per_pack="16")
 
-    with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=16 .* is below preprocess.max_tokens=384"):
+    with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=16 .* is below preprocess.max_tokens=512"):
         run(workspace)
 
 
