@@ -18,11 +18,13 @@ from falcon_job.model.precision import choose_device
 from falcon_job.model.tokenizer import make_encoder
 from falcon_job.qa.examples import ExampleEncoder, Tally
 from falcon_job.qa.passage import Passage, Question
-from falcon_job.qa.store import EncodedPassage
+from falcon_job.qa.store import EncodedPassage, Split
 from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace
 
 SHOWN_CHARS = 60
+DEMO = "data/falcon-tiny"
+DEMO_NOTE = f"{DEMO} is the demo's model, tiny and of random weights: it shows how things work, and answers nothing."
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,16 @@ def ask(
         check(asked, package)
     if passage is not None and package.closed_book:
         check(Asked("", passage), package)
+    if package.base.source == DEMO:
+        click.echo(DEMO_NOTE, err=True)
     answerer = Answerer(package, workspace)
     if batch is not None:
         for asked, reply in zip(batch, answerer.answer(batch), strict=True):
             _print(asked, reply, as_json=as_json)
         return
     answered = False
+    if passage is None and not package.closed_book:
+        passage = _typed_passage(workspace.dataset / "dev.arrow")
     for asked in _typed(passage, closed_book=package.closed_book):
         check(asked, package)
         _print(asked, answerer.answer([asked])[0], as_json=as_json)
@@ -161,19 +167,25 @@ def _parse(line: str, where: str) -> Asked:
     return Asked(question, context, row.get("id"))
 
 
+def _typed_passage(dev: Path) -> str:
+    """Return the first line typed; at a terminal, an empty line takes the first passage of a split instead."""
+    sample = Split(dev)[0].context if sys.stdin.isatty() and dev.exists() else None
+    if not sample:
+        return _line("passage (one line)")
+    click.echo(f"Enter alone takes this passage:\n{sample}", err=True)
+    return _line("passage (one line)", sample)
+
+
 def _typed(passage: str | None, *, closed_book: bool) -> Iterator[Asked]:
-    """Yield what is typed, a line each, until the end of input; the first line is the passage where one is needed."""
-    interactive = sys.stdin.isatty()
-    if passage is None and not closed_book:
-        passage = _line("passage (one line)", interactive=interactive)
-    while (passage or closed_book) and (question := _line("question", interactive=interactive)):
+    """Yield the questions typed, a line each, until the end of input."""
+    while (passage or closed_book) and (question := _line("question")):
         yield Asked(question, passage)
 
 
-def _line(name: str, *, interactive: bool) -> str:
-    """Return the next line that is not blank, "" at the end of input."""
+def _line(name: str, default: str = "") -> str:
+    """Return the next line that is not blank, `default` for a blank one, "" at the end of input."""
     while True:
-        if interactive:
+        if sys.stdin.isatty():
             click.echo(f"{name}> ", nl=False, err=True)
         try:
             line = sys.stdin.readline()
@@ -181,6 +193,8 @@ def _line(name: str, *, interactive: bool) -> str:
             raise InputError("what was typed is not UTF-8: type or pipe UTF-8") from None
         if not line or line.strip():
             return line.strip()
+        if default:
+            return default
 
 
 def _print(asked: Asked, reply: Reply, *, as_json: bool) -> None:

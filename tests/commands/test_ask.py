@@ -1,6 +1,8 @@
+import contextlib
 import io
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from falcon_job.cli import cli
 from falcon_job.commands import ask as command
 from falcon_job.errors import InputError
 from falcon_job.inference.generation import Generator
+from falcon_job.params import load_params
 from falcon_job.qa.dataset import read_passages
 from falcon_job.stages.evaluate import evaluate
 from falcon_job.stages.export import export
@@ -179,6 +182,49 @@ def test_without_a_file_the_first_typed_line_is_the_passage(workspace):
     first = first_passage(workspace)
     found = answers(ask("--json", typed=f"\n{first.text}\n{first.questions[0].text}\n{first.questions[1].text}"))
     assert [answer["answer"] for answer in found] == [predictions(workspace)[q.id] for q in first.questions[:2]]
+
+
+def at_a_terminal(workspace, typed):
+    """Type lines at a terminal, of which the last ends the input; return what it shows."""
+    screen, keyboard = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "falcon_job", "ask"]
+    process = subprocess.Popen(
+        command, cwd=workspace.root, env=environment, stdin=keyboard, stdout=keyboard, stderr=keyboard
+    )
+    os.close(keyboard)
+    os.write(screen, typed.encode() + b"\x04")
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+        while part := os.read(screen, 4096):
+            shown += part
+    assert process.wait() == 0, shown.decode()
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_at_a_terminal_a_sample_passage_is_offered_and_taken_by_an_empty_line(workspace, passage):
+    question = first_passage(workspace).questions[0].text
+    expected = ask("--context", passage, "--question", question).stdout
+    shown = at_a_terminal(workspace, f"\n{question}\n")
+
+    assert f"Enter alone takes this passage:\n{passage.read_text()}\n" in shown
+    assert shown.endswith(f"question> {expected}question> ")
+
+
+def test_at_a_terminal_a_passage_that_is_typed_counts(workspace):
+    passage = read_passages(workspace.data / "dev.json")[1]
+    (workspace.root / "other.txt").write_text(passage.text)
+    question = passage.questions[0].text
+    expected = ask("--context", "other.txt", "--question", question).stdout
+
+    assert f"question> {expected}" in at_a_terminal(workspace, f"{passage.text}\n{question}\n")
+
+
+def test_the_demo_model_says_what_it_is(workspace, passage, monkeypatch):
+    asked = ("--context", passage, "--question", "Who?")
+    assert "demo" not in ask(*asked).stderr
+    monkeypatch.setattr(command, "DEMO", load_params(workspace.params).model.source)
+    assert command.DEMO_NOTE in ask(*asked).stderr
 
 
 def test_a_script_that_asks_nothing_is_told_so(workspace):
