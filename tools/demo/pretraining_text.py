@@ -1,8 +1,8 @@
 """What falcon-tiny is pretrained on: documents about the invented world, worded otherwise than the job's prompt.
 
-A third is plain prose, a sixth lists of facts, and half passages with questions, answered in a few words, by the
-sentence that says so, or by saying that nothing does. Its names are in neither of the demo's files
-(`tools.demo.world`).
+A sixth is plain prose, a sixth lists of facts, and the rest passages with questions, answered in a few words, by the
+sentence that says so, or by saying that nothing does, in several forms: a model that knows several learns another one
+soon. Its names are in neither of the demo's files (`tools.demo.world`).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tools.demo.passages import Asked, Passage, ask, write_passage
 from tools.demo.prose import KINDS
 from tools.demo.world import World
 
-QUESTIONS = ((3, 1), (4, 2), (5, 2), (6, 3))
+QUESTIONS = ((4, 2), (5, 3), (6, 3), (8, 4))
 """Answerable and unanswerable ones of a passage."""
 
 
@@ -68,5 +68,15 @@ def answer_first(asked: Asked) -> str:
     return f"* {said} <- {asked.question}"
 
 
-FORMS: tuple[Callable[[Asked], str], ...] = (briefly, quoting, answer_first)
-MIX: tuple[Callable[[World], str], ...] = (prose, prose, facts, exercise, exercise, exercise)
+def in_turn(asked: Asked) -> str:
+    """Ask and answer as two who talk."""
+    return f"-- {asked.question}\n-- {asked.statement.answer if asked.statement else 'That stays open'}."
+
+
+def as_row(asked: Asked) -> str:
+    """Put question and answer into the cells of a table."""
+    return f"| {asked.question} | {asked.statement.answer if asked.statement else '-'} |"
+
+
+FORMS: tuple[Callable[[Asked], str], ...] = (briefly, quoting, answer_first, in_turn, as_row)
+MIX: tuple[Callable[[World], str], ...] = (prose, facts, exercise, exercise, exercise, exercise)

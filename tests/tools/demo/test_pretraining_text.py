@@ -26,6 +26,6 @@ def test_nothing_is_worded_as_the_jobs_prompt():
 def test_passages_lists_and_exercises_are_mixed():
     texts = list(islice(documents(4), 600))
     exercises = [text for text in texts if "?" in text]
-    assert 0.4 < len(exercises) / len(texts) < 0.6
-    for form in ("(", "> ", "* "):
+    assert 0.6 < len(exercises) / len(texts) < 0.73
+    for form in ("(", "> ", "* ", "-- ", "| "):
         assert any(text.split("\n")[-1].startswith(form) or f"\n{form}" in text for text in exercises)
