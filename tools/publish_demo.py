@@ -1,23 +1,25 @@
 """Renew the demo dataset and model in data/ and in the bundled DVC remote, dvc-store/, which lies in Git.
 
-Run as `python -m tools.publish_demo`, then commit. Git keeps every version that ever entered dvc-store/, so
-renew seldom. `push: false` in data.dvc keeps every other `dvc push` out; it is lifted here for one push.
+Run as `python -m tools.publish_demo MODEL`, MODEL a folder that `tools.pretrain_tiny` wrote (data/falcon-tiny holds
+the last), then commit. Git keeps every version that ever entered dvc-store/, so renew seldom. `push: false` in data.dvc
+keeps every other `dvc push` out; it is lifted here for one push.
 """
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import click
 from ruamel.yaml import YAML
 
 from tools.demo.dataset import write_demo_dataset
-from tools.make_tiny_falcon import make_tiny_falcon
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def publish_demo(root: Path) -> None:
+def publish_demo(root: Path, model: Path) -> None:
     """Replace data/ and the objects of dvc-store/ in the clone at `root`, and stage them in Git.
 
     Raises:
@@ -25,7 +27,7 @@ def publish_demo(root: Path) -> None:
     """
     if YAML(typ="safe").load(root / "data.dvc")["outs"][0].get("remote") != "bundled":
         raise SystemExit("data.dvc holds own data (no `remote: bundled`): restore it from Git first")
-    generate(root / "data")
+    generate(root / "data", model)
     dvc(root, "add", "data")
     shutil.rmtree(root / "dvc-store" / "files", ignore_errors=True)
     allow_push(root / "data.dvc", True)
@@ -36,11 +38,13 @@ def publish_demo(root: Path) -> None:
     subprocess.run(["git", "add", "--force", "--all", "dvc-store", "data.dvc"], cwd=root, check=True)
 
 
-def generate(folder: Path) -> None:
-    """Write dataset and model afresh into `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    write_demo_dataset(folder)
-    make_tiny_falcon(folder / "falcon-tiny", folder / "train.json")
+def generate(folder: Path, model: Path) -> None:
+    """Write the dataset afresh into `folder`, and the model, which may lie in there, beside it."""
+    with TemporaryDirectory() as temporary:
+        kept = shutil.copytree(model, Path(temporary) / "model")
+        shutil.rmtree(folder, ignore_errors=True)
+        write_demo_dataset(folder)
+        shutil.copytree(kept, folder / "falcon-tiny")
 
 
 def allow_push(dvc_file: Path, allowed: bool) -> None:
@@ -56,5 +60,12 @@ def dvc(root: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True)
 
 
+@click.command(help=__doc__)
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(model: Path) -> None:
+    """Publish with MODEL."""
+    publish_demo(ROOT, model)
+
+
 if __name__ == "__main__":
-    publish_demo(ROOT)
+    main()

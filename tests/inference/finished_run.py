@@ -29,7 +29,7 @@ from falcon_job.sources.base_model import locate
 from falcon_job.stages.fetch import fetch
 from falcon_job.stages.preprocess import preprocess
 from falcon_job.workspace import Workspace
-from tools.make_tiny_falcon import train_tokenizer
+from tools.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -136,7 +136,7 @@ def write_data(workspace: Workspace) -> dict[str, str]:
 
 def random_model(workspace: Workspace) -> FalconForCausalLM:
     texts = [(workspace.data / f"{split}.json").read_text() for split in ("train", "dev")]
-    tokenizer = train_tokenizer(iter([*texts, f"Answer: unanswerable. {WRONG}"] * 2))
+    tokenizer = train_tokenizer(iter([*texts, f"Answer: unanswerable. {WRONG}"] * 2), 2048)
     config = FalconConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

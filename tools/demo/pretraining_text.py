@@ -12,7 +12,7 @@ from tools.demo.passages import Asked, Passage, ask, write_passage
 from tools.demo.prose import KINDS
 from tools.demo.world import World
 
-QUESTIONS = ((4, 2), (5, 3), (6, 3), (8, 4))
+QUESTIONS = ((4, 3), (5, 4), (6, 5), (8, 6))
 """Answerable and unanswerable ones of a passage."""
 
 

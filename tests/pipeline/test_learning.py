@@ -1,0 +1,47 @@
+"""The embedded default learns from its questions, by what its model knows already."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+pytestmark = pytest.mark.pipeline
+
+SHORT = {
+    "preprocess__limit": 480,
+    "train__epochs": 2,
+    "train__questions_per_step": 12,
+    "evaluate__limit": 60,
+}
+"""Seconds of training, and enough to learn what is asked."""
+
+
+def scores(clone, report: str) -> dict[str, float]:
+    return json.loads(clone.read(f"reports/{report}.json"))
+
+
+def forget(model, folder) -> None:
+    """Write a model's configuration and tokenizer into `folder`, with random weights."""
+    shutil.copytree(model, folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(folder)
+
+
+def test_a_short_run_teaches_falcon_tiny_to_answer_and_to_abstain_and_random_weights_neither(pristine_clone):
+    pristine_clone.set_params(**SHORT)
+    pristine_clone.job("run", "baseline")
+    pristine_clone.job("run", "evaluate")
+    untuned, tuned = scores(pristine_clone, "baseline"), scores(pristine_clone, "eval")
+    assert untuned["f1"] < 30
+    assert tuned["has_ans_f1"] > 60
+    assert tuned["no_ans_f1"] > 50
+    assert tuned["f1"] > tuned["always_abstain_f1"] + 20
+
+    forget(pristine_clone.root / "data" / "falcon-tiny", pristine_clone.root / "scratch" / "random")
+    pristine_clone.set_params(model__source="scratch/random")
+    pristine_clone.job("run", "evaluate")
+    random = scores(pristine_clone, "eval")
+    assert random["has_ans_f1"] < 10
+    assert random["f1"] < random["always_abstain_f1"] + 5

@@ -1,0 +1,45 @@
+"""A tokenizer of falcon-7b's kind, trained on text of one's own."""
+
+from collections.abc import Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+END, PADDING = "<|endoftext|>", "<|padding|>"
+
+
+def train_tokenizer(text: Iterator[str], vocabulary: int, longest: int = 2048) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer that splits as falcon-7b's does.
+
+    Args:
+        text: what it learns from.
+        vocabulary: most tokens, the 256 bytes and two special tokens among them.
+        longest: tokens that its model takes.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Punctuation("contiguous"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Digits(individual_digits=False),
+            pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=PADDING,
+        model_max_length=longest,
+        model_input_names=["input_ids", "attention_mask"],  # Falcon takes no token_type_ids
+        clean_up_tokenization_spaces=False,
+    )
