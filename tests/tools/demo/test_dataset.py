@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from falcon_job.params import load_params
 from falcon_job.qa.dataset import check_disjoint, read_passages
+from falcon_job.qa.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
 from tools.demo.dataset import write_demo_dataset
@@ -40,6 +42,13 @@ def names_in(text):
     return {word for word in re.findall(r"[A-Z][a-z]+", text) if word in INVENTED}
 
 
+def whole_names(passage):
+    """Places and full names: a word may be one person's surname and another's given name."""
+    text = " ".join([passage.text, *(question.text for question in passage.questions)])
+    runs = (run.split() for run in re.findall(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*", text))
+    return {" ".join(word for word in run if word in INVENTED) for run in runs if INVENTED & set(run)}
+
+
 def test_every_run_writes_the_same_bytes(folder, tmp_path):
     write_demo_dataset(tmp_path)
     for name in ("train.json", "dev.json"):
@@ -68,6 +77,15 @@ def test_no_name_is_in_both_splits_or_in_what_is_pretrained_on(folder):
     pretrained = names_in("\n".join(islice(documents(0), 300)))
     assert {share_of(word) for word in pretrained} == {"pretraining"}
     assert check_disjoint(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
+
+
+def test_validation_asks_of_no_name_that_is_trained_on(folder):
+    """With the demo's own params."""
+    params = load_params(ROOT / "presets" / "demo.yaml").preprocess
+    parts = split_validation(read_passages(folder / "train.json"), params.validation_fraction, params.seed)
+    train, validation = ({name for passage in part for name in whole_names(passage)} for part in parts)
+    assert len(validation) > 200
+    assert not train & validation
 
 
 def test_guessing_scores_low(split):
