@@ -128,5 +128,5 @@ lock: env ## Resolve requirements.lock anew
 	tools/lock.sh
 
 .PHONY: demo-data
-demo-data: env ## Maintainers: make data/ and its bundled store anew
-	$(BIN)/python -m tools.publish_demo
+demo-data: env ## Maintainers: make data/ and its bundled store anew (MODEL=FOLDER of another falcon-tiny)
+	$(BIN)/python -m tools.publish_demo "$(or $(MODEL),data/falcon-tiny)"

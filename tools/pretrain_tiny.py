@@ -102,7 +102,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> FalconForCausalL
 
 def pretrain(folder: Path, settings: Settings) -> None:
     """Write tokenizer, weights and card into `folder`."""
-    tokenizer = train_tokenizer(islice(documents(settings.seed), TOKENIZER_DOCUMENTS), VOCABULARY)
+    tokenizer = train_tokenizer(islice(documents(settings.seed), TOKENIZER_DOCUMENTS), VOCABULARY, MAX_TOKENS)
     model = new_model(tokenizer, settings.seed)
     rows = Rows(tokenizer, settings.row_length, settings.seed)
     trainer = Trainer(model=model, args=_arguments(settings, folder), train_dataset=rows)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 END, PADDING = "<|endoftext|>", "<|padding|>"
 
 
-def train_tokenizer(text: Iterator[str], vocabulary: int, longest: int = 2048) -> PreTrainedTokenizerFast:
+def train_tokenizer(text: Iterator[str], vocabulary: int, longest: int) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer that splits as falcon-7b's does.
 
     Args:

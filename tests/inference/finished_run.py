@@ -136,7 +136,7 @@ def write_data(workspace: Workspace) -> dict[str, str]:
 
 def random_model(workspace: Workspace) -> FalconForCausalLM:
     texts = [(workspace.data / f"{split}.json").read_text() for split in ("train", "dev")]
-    tokenizer = train_tokenizer(iter([*texts, f"Answer: unanswerable. {WRONG}"] * 2), 2048)
+    tokenizer = train_tokenizer(iter([*texts, f"Answer: unanswerable. {WRONG}"] * 2), vocabulary=2048, longest=2048)
     config = FalconConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
