@@ -20,17 +20,13 @@ import click
 import torch
 from transformers import TrainerCallback
 
-from falcon_job.model.adapter import add_adapter
-from falcon_job.model.attention import choose_kernel
-from falcon_job.model.engine import choose_engine, pack_sizes
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import load_base, load_config
-from falcon_job.model.precision import choose_device
 from falcon_job.params import Params, load_params
 from falcon_job.qa.store import Split
 from falcon_job.training.loss import answer_loss
 from falcon_job.training.packs import Pack, PackForm, slots
 from falcon_job.training.self_check import check_packing
+from falcon_job.training.setup import load_for_training
 from falcon_job.training.speed import peak_memory
 from falcon_job.training.steps import Batch, StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -190,14 +186,10 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    device = choose_device()
-    kernel = choose_kernel(device, load_config(folder))
-    base = load_base(folder, params.model.precision, device)
-    model = add_adapter(base, params.lora, seed=0)
+    model, engine = load_for_training(folder, params)
     loaded = time.perf_counter() - started
     loading_gb = peak_memory() / 1e9
-    engine = choose_engine(base, kernel, pack_sizes(kernel, params.preprocess.max_tokens))
-    prepare_layers(base, engine)
+    prepare_layers(model.get_base_model(), engine)
     form = PackForm.of(engine)
     data = Split(split)
     if torch.cuda.is_available():

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers.task import Clock, Setting, Task, Trained
-from falcon_job.model.adapter import add_adapter, save_adapter
-from falcon_job.model.attention import choose_kernel
-from falcon_job.model.engine import choose_engine, pack_sizes
+from falcon_job.model.adapter import save_adapter
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import load_base, load_config
 from falcon_job.qa.store import Split, write_split
 from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import check_packing
+from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import build_trainer
 
@@ -22,11 +20,8 @@ from falcon_job.training.trainer import build_trainer
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
     """Train an adapter into `folder`."""
     params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
-    kernel = choose_kernel(task.device, load_config(task.model))
-    base = load_base(task.model, params.model.precision, task.device)
-    model = add_adapter(base, params.lora, params.train.seed)
-    engine = choose_engine(base, kernel, pack_sizes(kernel, params.preprocess.max_tokens))
-    prepare_layers(base, engine)
+    model, engine = load_for_training(task.model, params)
+    prepare_layers(model.get_base_model(), engine)
     form = PackForm.of(engine)
     split = task.split if setting.batching == "tree" else _separate(task)
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)

@@ -15,12 +15,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
 from falcon_job.files import new_folder, write_csv, write_json
-from falcon_job.model.adapter import add_adapter, save_adapter
-from falcon_job.model.attention import check_window, choose_kernel
-from falcon_job.model.engine import FULL_PACK, Engine, choose_engine, pack_sizes
+from falcon_job.model.adapter import save_adapter
+from falcon_job.model.engine import FULL_PACK
 from falcon_job.model.layers import prepare_layers
-from falcon_job.model.loading import load_base, load_config
-from falcon_job.model.precision import QUANTIZED, choose_device
+from falcon_job.model.precision import QUANTIZED
 from falcon_job.packing.layout import Tree
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
@@ -30,6 +28,7 @@ from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint
 from falcon_job.training.divergence import check_divergence
 from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import check_packing
+from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
 from falcon_job.workspace import Workspace
@@ -48,7 +47,9 @@ def train(params: Params, workspace: Workspace) -> None:
     """
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    model, engine = _load(weights, params, folder)
+    model, chosen = load_for_training(weights, params)
+    engine = recall(folder, chosen)
+    logger.info("%s", engine)
     form = PackForm.of(engine)
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
@@ -68,19 +69,6 @@ def train(params: Params, workspace: Workspace) -> None:
     report = {**_report(trainer, split, seconds), **divergence, "engine": asdict(engine)}
     write_json(workspace.reports / "train.json", report)
     forget(folder)
-
-
-def _load(weights: Path, params: Params, checkpoints: Path) -> tuple[PeftModel, Engine]:
-    """Return the base with a fresh adapter, and how to train it; what cannot serve is refused before it is loaded."""
-    config, device, longest = load_config(weights), choose_device(), params.preprocess.max_tokens
-    check_window(config, longest)
-    kernel = choose_kernel(device, config)
-    sizes = pack_sizes(kernel, longest)
-    base = load_base(weights, params.model.precision, device)
-    model = add_adapter(base, params.lora, params.train.seed)
-    engine = recall(checkpoints, choose_engine(base, kernel, sizes))
-    logger.info("%s", engine)
-    return model, engine
 
 
 def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
