@@ -14,15 +14,15 @@ from typing import Any
 
 import click
 
-from benchmarks.job import on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
+from benchmarks.job import SIDE_BY_SIDE, on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
 
 SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 
 
-def run(shared: Path, seed: int, gpu: str) -> dict[str, Any]:
+def run(shared: Path, seed: int, gpu: str, environment: dict[str, str]) -> dict[str, Any]:
     """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
     work = variant(shared, str(seed), train={"seed": seed})
-    run_stages(work, "train", "evaluate", CUDA_VISIBLE_DEVICES=gpu)
+    run_stages(work, "train", "evaluate", CUDA_VISIBLE_DEVICES=gpu, **environment)
     trained, scored = (read_json(work / "reports" / f"{name}.json") for name in ("train", "eval"))
     return {"seed": seed, **scores(scored), "validation_loss": trained["validation_loss"]}
 
@@ -37,13 +37,14 @@ def scores(report: dict[str, Any]) -> dict[str, float]:
 @click.option("--seeds", type=click.IntRange(min=2), default=5)
 @click.option("--at-once", default=1, help="Runs at a time on each GPU.")
 def main(preset: str, model: Path, squad: Path, work: Path, seeds: int, at_once: int) -> None:
-    """Print one JSON line for the untuned model, one a seed, and one for all."""
+    """Print one JSON line for the untuned model, one a seed, mean and deviation."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     run_stages(shared, "fetch", "preprocess", "baseline")
     print("RESULT", json.dumps({"untuned": scores(read_json(shared / "reports" / "baseline.json"))}), flush=True)
+    environment = SIDE_BY_SIDE if at_once > 1 else {}
     runs = []
-    for result in on_all_gpus(lambda seed, gpu: run(shared, seed, gpu), range(seeds), at_once):
+    for result in on_all_gpus(lambda seed, gpu: run(shared, seed, gpu, environment), range(seeds), at_once):
         runs.append(result)
         print("RESULT", json.dumps(result), flush=True)
     for name, over in (("mean", mean), ("deviation", stdev)):

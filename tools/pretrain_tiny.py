@@ -3,8 +3,8 @@
     python -m tools.pretrain_tiny FOLDER [--tokens 1600000000] [--seed 0]
 
 Tokenizer and weights begin from nothing, and `tools.demo.pretraining_text` writes all that they see. FOLDER gets the
-model in bf16, its tokenizer, and a card with settings and loss. Meant for a GPU: the default is a quarter of an hour
-of an H200. Equal seeds give equal text and initial weights, and trained weights that differ by rounding.
+model in bf16, its tokenizer, and a card with settings and loss. Meant for one GPU: the default is a quarter of an hour
+of an H200. There equal settings give equal text and initial weights, and trained weights that differ by rounding.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ DOCUMENTS_AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """How falcon-tiny is pretrained; `writers` processes write its text, each another part."""
+    """How falcon-tiny is pretrained; on a GPU `writers` processes write its text, each another part."""
 
     tokens: int
     seed: int = 0

@@ -13,7 +13,7 @@ def train_tokenizer(text: Iterator[str], vocabulary: int, longest: int) -> PreTr
 
     Args:
         text: what it learns from.
-        vocabulary: most tokens, the 256 bytes and two special tokens among them.
+        vocabulary: how many tokens it may have, the 256 bytes and two special tokens among them.
         longest: tokens that its model takes.
     """
     tokenizer = Tokenizer(models.BPE())

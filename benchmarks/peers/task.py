@@ -12,6 +12,7 @@ from peft import LoraConfig
 from torch.nn import functional
 from transformers import TrainerCallback
 
+from falcon_job.model.precision import choose_device
 from falcon_job.params import Params
 from falcon_job.qa.store import Split
 from falcon_job.workspace import Workspace
@@ -94,7 +95,7 @@ class Task:
         self.score = score
         self.split = Split(workspace.dataset / "train.arrow")
         self.rows = list(_rows(self.split))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = choose_device()
 
     @property
     def bf16(self) -> bool:

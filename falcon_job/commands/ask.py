@@ -24,7 +24,7 @@ from falcon_job.workspace import Workspace
 
 SHOWN_CHARS = 60
 DEMO = "data/falcon-tiny"
-DEMO_NOTE = f"{DEMO} is the demo's model: it knows passages like those of data/dev.json, and nothing else."
+DEMO_NOTE = f"{DEMO} is the demo's model: it knows passages about its invented world, and nothing else."
 
 
 @dataclass(frozen=True)

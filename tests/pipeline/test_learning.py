@@ -22,14 +22,14 @@ def scores(clone, report: str) -> dict[str, float]:
     return json.loads(clone.read(f"reports/{report}.json"))
 
 
-def forget(model, folder) -> None:
-    """Write a model's configuration and tokenizer into `folder`, with random weights."""
+def write_random_twin(model, folder) -> None:
+    """Write the model again into `folder`, with random weights."""
     shutil.copytree(model, folder)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(folder)
 
 
-def test_a_short_run_teaches_falcon_tiny_to_answer_and_to_abstain_and_random_weights_neither(pristine_clone):
+def test_a_short_run_teaches_falcon_tiny_to_answer_and_abstain_and_random_weights_only_to_abstain(pristine_clone):
     pristine_clone.set_params(**SHORT)
     pristine_clone.job("run", "baseline")
     pristine_clone.job("run", "evaluate")
@@ -39,7 +39,7 @@ def test_a_short_run_teaches_falcon_tiny_to_answer_and_to_abstain_and_random_wei
     assert tuned["no_ans_f1"] > 50
     assert tuned["f1"] > tuned["always_abstain_f1"] + 20
 
-    forget(pristine_clone.root / "data" / "falcon-tiny", pristine_clone.root / "scratch" / "random")
+    write_random_twin(pristine_clone.root / "data" / "falcon-tiny", pristine_clone.root / "scratch" / "random")
     pristine_clone.set_params(model__source="scratch/random")
     pristine_clone.job("run", "evaluate")
     random = scores(pristine_clone, "eval")

@@ -1,12 +1,14 @@
-"""falcon-tiny is pretrained from nothing, small, and says how."""
+"""falcon-tiny is pretrained from nothing, small, and says how: one made here in 20 steps, and the bundled one."""
 
 import re
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.made_tokenizers import TINY_FALCON
 from tools import pretrain_tiny as pretraining
-from tools.pretrain_tiny import Settings, pretrain
+from tools.pretrain_tiny import Settings, main, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -18,19 +20,26 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_it_is_a_small_falcon_of_the_7b_type(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+@pytest.fixture(params=["made here", "bundled"])
+def either(request, folder):
+    return folder if request.param == "made here" else TINY_FALCON
+
+
+def test_it_is_a_small_falcon_of_the_7b_type(either):
+    model = AutoModelForCausalLM.from_pretrained(either, local_files_only=True)
     config = model.config
+    assert model.dtype == torch.bfloat16
+    assert config.use_cache
     assert config.multi_query
     assert config.parallel_attn
     assert not any((config.new_decoder_architecture, config.alibi, config.bias))
     assert 2e6 <= model.num_parameters() <= 4e6
-    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= 8e6
+    assert sum(path.stat().st_size for path in either.glob("*.safetensors")) <= 8e6
 
 
-def test_tokenizer_and_model_agree_on_special_tokens(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+def test_tokenizer_and_model_agree_on_special_tokens(either):
+    model = AutoModelForCausalLM.from_pretrained(either, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(either, local_files_only=True)
     assert model.config.eos_token_id == model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     assert len(tokenizer) == model.config.vocab_size
@@ -42,3 +51,11 @@ def test_its_card_has_the_loss_which_falls(folder):
     assert len(losses) > 10
     assert losses[-1] < losses[0] - 1
     assert "| row_length | 256 |" in card
+
+
+def test_the_bundled_one_was_made_with_what_is_set_now():
+    """As far as its card tells."""
+    card = (TINY_FALCON / "README.md").read_text()
+    defaults = {option.name: option.default for option in main.params}
+    for name, value in vars(Settings(tokens=defaults["tokens"], seed=defaults["seed"])).items():
+        assert f"| {name} | {value} |" in card

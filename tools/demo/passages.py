@@ -70,7 +70,8 @@ def ask(world: World, passage: Passage, answerable: int, unanswerable: int, othe
     """Return questions on a passage, in random order.
 
     Of those that it does not answer a third ask for a fact that it states of this thing, but of another one; the others
-    for a fact that it leaves open, of a sort that it has an answer of, where there is one.
+    for a fact that it leaves open, of a sort that it has an answer of, where there is one. There are fewer where it
+    states, or leaves open, too little.
     """
     asked = [
         Asked(_question(world, statement.fact, passage.name), statement)

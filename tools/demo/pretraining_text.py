@@ -13,7 +13,7 @@ from tools.demo.prose import KINDS
 from tools.demo.world import World
 
 QUESTIONS = ((4, 3), (5, 4), (6, 5), (8, 6))
-"""Answerable and unanswerable ones of a passage."""
+"""Answerable and unanswerable ones that are wanted of a passage, which may not have as many."""
 
 
 def documents(seed: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ from falcon_job.qa.passage import Answer, Passage
 Guess = Callable[[str], str]
 """An answer for a passage's text, whatever is asked."""
 SENTENCE_ENDS = re.compile(r"(?<=\.) ")
-NAME = re.compile(r"[A-Z]\w+ [A-Z]\w+")
+CAPITALISED = re.compile(r"[A-Z]\w+ [A-Z]\w+")
 
 
 def guesses(passages: Sequence[Passage]) -> dict[str, Guess]:
@@ -30,8 +30,8 @@ def guesses(passages: Sequence[Passage]) -> dict[str, Guess]:
         "always giving the commonest answer": lambda text: commonest,
         "the first sentence": lambda text: SENTENCE_ENDS.split(text)[0],
         "the last sentence": lambda text: SENTENCE_ENDS.split(text)[-1],
-        "the first name": lambda text: (NAME.findall(text) or [""])[0],
-        "the last name": lambda text: (NAME.findall(text) or [""])[-1],
+        "the first two capitalised words": lambda text: (CAPITALISED.findall(text) or [""])[0],
+        "the last two capitalised words": lambda text: (CAPITALISED.findall(text) or [""])[-1],
     }
 
 
@@ -79,7 +79,7 @@ def table(folder: Path) -> str:
     """Return the rows of both splits as a table in Markdown."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "falcon-tiny", local_files_only=True)
     train, dev = (rows(read_passages(folder / f"{split}.json"), tokenizer) for split in ("train", "dev"))
-    lines = [f"| {name} | {train.get(name, '')} | {dev.get(name, '')} |" for name in train | dev]
+    lines = [f"| {name} | {train[name]} | {dev[name]} |" for name in train]
     return "\n".join(["| | train | dev |", "| --- | --- | --- |", *lines])
 
 
