@@ -13,7 +13,9 @@ from falcon_job.params import Params
 
 
 def load_for_training(weights: Path, params: Params) -> tuple[PeftModel, Engine]:
-    """Return the base with a fresh adapter, and how to train it; what need not be loaded to be refused is refused before.
+    """Return the base with a fresh adapter, and how to train it.
+
+    What can be refused before weights are read is refused then.
 
     Raises:
         MachineError: a setting does not fit this machine.
