@@ -236,7 +236,7 @@ def count_anew(rows: list) -> dict:
 @pytest.mark.parametrize("max_tokens", [384, 80, 64])
 def test_the_report_counts_what_became_of_every_record(job, max_tokens):
     document = squad("train", 12, 3, 4)
-    document["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Which word? " * 90
+    document["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Which word? " * 200
     job.raw("train", ".json", document)
     report = job.run(max_tokens=max_tokens)
     train, dev = all_questions(document), all_questions(squad("dev", 2, 2, 3))
@@ -385,7 +385,7 @@ def test_bad_records_leave_what_an_earlier_run_wrote(job):
 def test_questions_of_dev_that_are_too_long_are_named_and_nothing_is_left(job):
     document = squad("dev", 2, 2, 3)
     for paragraph in document["data"][1]["paragraphs"]:
-        paragraph["qas"][1]["question"] = "Which word? " * 90
+        paragraph["qas"][1]["question"] = "Which word? " * 200
     job.raw("dev", ".json", document)
     head, *lines = job.fails().split("\n")
     assert "set preprocess.max_tokens (now 384) to " in head
@@ -400,7 +400,7 @@ def test_questions_of_dev_that_are_too_long_are_named_and_nothing_is_left(job):
 def test_training_on_nothing_is_an_error_and_leaves_nothing(job):
     document = squad("train", 12, 3, 4)
     for _, _, question in all_questions(document).values():
-        question["question"] = "Which word? " * 90
+        question["question"] = "Which word? " * 200
     job.raw("train", ".json", document)
     message = job.fails()
     assert message.startswith("dataset.train: none of its questions can be trained on (")

@@ -9,16 +9,16 @@ TEXT = ["Who founded Norholm in 1683?", "The town was founded by Noremar in 1683
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(iter(TEXT), 300, 64)
+    return train_tokenizer(iter(TEXT), 280, 64)
 
 
 def test_equal_text_gives_an_equal_tokenizer(tokenizer):
-    assert train_tokenizer(iter(TEXT), 300, 64).backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
-    assert train_tokenizer(iter(TEXT[:1]), 300, 64).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str()
+    assert train_tokenizer(iter(TEXT), 280, 64).backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert train_tokenizer(iter(TEXT[:1]), 280, 64).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str()
 
 
 def test_it_has_the_sizes_asked_for(tokenizer):
-    assert len(tokenizer) == 300
+    assert len(tokenizer) == 280
     assert tokenizer.model_max_length == 64
 
 

@@ -339,7 +339,7 @@ def test_packs_shorter_than_a_sequence_are_refused(workspace, set_machine):
 
 
 def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, set_machine, monkeypatch):
-    monkeypatch.setattr("falcon_job.stages.train.load_base", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("falcon_job.training.setup.load_base", lambda *_: pytest.fail("loaded"))
     set_machine(tokens_per_pack="16")
     with pytest.raises(MachineError):
         run(workspace)
