@@ -129,5 +129,4 @@ lock: env ## Resolve requirements.lock anew
 
 .PHONY: demo-data
 demo-data: env ## Maintainers: make data/ and its bundled store anew (MODEL=FOLDER of another falcon-tiny)
-	$(if $(MODEL),,$(BIN)/dvc pull --quiet data.dvc)
-	$(BIN)/python -m tools.publish_demo "$(or $(MODEL),data/falcon-tiny)"
+	$(BIN)/python -m tools.publish_demo $(if $(MODEL),"$(MODEL)")

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 CODE = ("falcon_job", "presets", "dvc.yaml")
+SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "4096", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
 """For runs at the same time: what would else follow from the memory that the others leave."""
 
@@ -102,6 +103,19 @@ def run_stages(work: Path, *stages: str, **environment: str) -> None:
         done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{work.name}: {stage} exited with {done.returncode}\n{done.stderr[-4000:]}")
+
+
+def train_and_score(work: Path, **environment: str) -> dict[str, float]:
+    """Train and evaluate in a workspace that is preprocessed; return the scores and the loss of held-out answers."""
+    run_stages(work, "train", "evaluate", **environment)
+    loss = read_json(work / "reports" / "train.json")["validation_loss"]
+    return {**scores(work, "eval"), "validation_loss": loss}
+
+
+def scores(work: Path, report: str) -> dict[str, float]:
+    """Return the F1 scores of a report."""
+    content = read_json(work / "reports" / f"{report}.json")
+    return {name: content[name] for name in SCORES}
 
 
 def change(work: Path, **groups: dict[str, Any]) -> None:

@@ -17,25 +17,32 @@ from typing import Any
 
 import click
 
-from benchmarks.job import SIDE_BY_SIDE, change, on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
+from benchmarks.job import (
+    SCORES,
+    SIDE_BY_SIDE,
+    change,
+    on_all_gpus,
+    prepare,
+    read_json,
+    run_stages,
+    takes_a_job,
+    train_and_score,
+    variant,
+)
 from benchmarks.paired import f1_difference
 
 REFERENCE = "bf16"
-SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 Run = dict[str, Any]
 
 
 def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
     """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
     work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
-    run_stages(work, "train", "evaluate", CUDA_VISIBLE_DEVICES=gpu, **SIDE_BY_SIDE)
-    trained, scored = (read_json(work / "reports" / f"{name}.json") for name in ("train", "eval"))
     return {
         "precision": precision,
         "seed": seed,
-        **{name: scored[name] for name in SCORES},
-        "validation_loss": trained["validation_loss"],
-        **trained.get("divergence", {}),
+        **train_and_score(work, CUDA_VISIBLE_DEVICES=gpu, **SIDE_BY_SIDE),
+        **read_json(work / "reports" / "train.json").get("divergence", {}),
         "predictions": read_json(work / "build" / "predictions.json"),
     }
 

@@ -10,26 +10,20 @@ seed, then the mean and the standard deviation over seeds.
 import json
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import click
 
-from benchmarks.job import SIDE_BY_SIDE, on_all_gpus, prepare, read_json, run_stages, takes_a_job, variant
-
-SCORES = ("f1", "has_ans_f1", "no_ans_f1")
-
-
-def run(shared: Path, seed: int, gpu: str, environment: dict[str, str]) -> dict[str, Any]:
-    """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
-    work = variant(shared, str(seed), train={"seed": seed})
-    run_stages(work, "train", "evaluate", CUDA_VISIBLE_DEVICES=gpu, **environment)
-    trained, scored = (read_json(work / "reports" / f"{name}.json") for name in ("train", "eval"))
-    return {"seed": seed, **scores(scored), "validation_loss": trained["validation_loss"]}
-
-
-def scores(report: dict[str, Any]) -> dict[str, float]:
-    """Return what is compared of a report."""
-    return {name: report[name] for name in SCORES}
+from benchmarks.job import (
+    SCORES,
+    SIDE_BY_SIDE,
+    on_all_gpus,
+    prepare,
+    run_stages,
+    scores,
+    takes_a_job,
+    train_and_score,
+    variant,
+)
 
 
 @click.command(help=__doc__)
@@ -41,10 +35,15 @@ def main(preset: str, model: Path, squad: Path, work: Path, seeds: int, at_once:
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     run_stages(shared, "fetch", "preprocess", "baseline")
-    print("RESULT", json.dumps({"untuned": scores(read_json(shared / "reports" / "baseline.json"))}), flush=True)
+    print("RESULT", json.dumps({"untuned": scores(shared, "baseline")}), flush=True)
     environment = SIDE_BY_SIDE if at_once > 1 else {}
+
+    def run(seed: int, gpu: str) -> dict[str, float]:
+        work = variant(shared, str(seed), train={"seed": seed})
+        return {"seed": seed, **train_and_score(work, CUDA_VISIBLE_DEVICES=gpu, **environment)}
+
     runs = []
-    for result in on_all_gpus(lambda seed, gpu: run(shared, seed, gpu, environment), range(seeds), at_once):
+    for result in on_all_gpus(run, range(seeds), at_once):
         runs.append(result)
         print("RESULT", json.dumps(result), flush=True)
     for name, over in (("mean", mean), ("deviation", stdev)):

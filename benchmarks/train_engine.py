@@ -211,7 +211,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         plan = StepDataset(data, count, form, 0)
         repeated = Repeated(plan, steps)
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = build_trainer(model, params, repeated, None, Path(scratch))  # type: ignore[arg-type]
+            trainer = build_trainer(model, params, repeated, None, Path(scratch))  # type: ignore[arg-type]  # steps, repeated
             trainer.args.save_strategy = "no"
             result = measure(trainer, repeated.warm_up)
         whole = range(repeated.whole)

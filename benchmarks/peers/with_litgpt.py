@@ -48,7 +48,7 @@ class TimedLoader(DataLoader[Any]):
             yield batch
 
 
-class Questions(DataModule):  # type: ignore[misc, unused-ignore]
+class Questions(DataModule):  # type: ignore[misc, unused-ignore]  # typed in the peers' environment alone
     """The training questions, tokenized already."""
 
     prompt_style = None
@@ -56,7 +56,7 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]
     def __init__(self, task: Task, rows: int, clock: Clock) -> None:
         super().__init__()
         self._accumulation = task.accumulation(rows)
-        self._samples = [
+        self._samples: Any = [  # a list serves as a Dataset, and is typed as none
             {
                 "input_ids": torch.tensor(row.input_ids),
                 "labels": torch.tensor(row.labels),
@@ -75,13 +75,13 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]
 
     def train_dataloader(self) -> TimedLoader:
         """Return the questions in random order."""
-        loader = TimedLoader(self._samples, shuffle=True, **self._settings)  # type: ignore[arg-type]
+        loader = TimedLoader(self._samples, shuffle=True, **self._settings)
         loader.clock, loader.accumulation = self._clock, self._accumulation
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a few questions, for the check that the recipe makes before it trains."""
-        return DataLoader(self._samples[:2], **self._settings)  # type: ignore[arg-type]
+        return DataLoader(self._samples[:2], **self._settings)
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:

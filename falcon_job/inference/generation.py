@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,9 +28,9 @@ class Generator:
             max_new_tokens: longest answer, end-of-text included.
             tokens_per_batch: most slots of a batch, new tokens included; a longer prompt is a batch of its own.
         """
-        self._model = model.eval()
+        self._model: Any = model.eval()  # torch types what peft hands on as Tensor | Module
         # What the base was published with (sampling, penalties, stop lists) would fill in what our settings leave out.
-        self._model.generation_config = GenerationConfig()  # type: ignore[assignment]
+        self._model.generation_config = GenerationConfig()
         self._encoder = encoder
         self._max_new_tokens = max_new_tokens
         self._tokens_per_batch = tokens_per_batch
@@ -57,7 +57,7 @@ class Generator:
         """Return the tokens after which an answer could still become empty or the phrase."""
         template = self._encoder.template
         starts = []
-        for token in range(self._model.get_input_embeddings().weight.shape[0]):  # type: ignore[operator]
+        for token in range(self._model.get_input_embeddings().weight.shape[0]):
             text = str(self._encoder.tokenizer.decode([token], skip_special_tokens=True))
             if template.no_answer.startswith(text.strip().casefold()) or not template.read_answer(text):
                 starts.append(token)
@@ -75,7 +75,7 @@ class Generator:
 
         def generate(batch: Sequence[Sequence[int]]) -> list[str]:
             inputs = self._pad(batch)
-            output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
+            output = self._model.generate(**inputs, generation_config=settings)
             return [self._encoder.read(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
         return self._in_batches(prompts, self._max_new_tokens, generate)

@@ -56,12 +56,13 @@ def quantizable_falcon() -> Iterator[None]:
     subclass with the same mathematics, so 4-bit loading leaves all of them as they are and says nothing. (4.57 to 5.3
     converted subclasses, too.)
     """
-    original = modeling_falcon.FalconLinear
-    modeling_falcon.FalconLinear = torch.nn.Linear  # type: ignore[misc, assignment]
+    library: Any = modeling_falcon
+    original = library.FalconLinear
+    library.FalconLinear = torch.nn.Linear
     try:
         yield
     finally:
-        modeling_falcon.FalconLinear = original  # type: ignore[misc]
+        library.FalconLinear = original
 
 
 def keep_4bit_weights(model: torch.nn.Module) -> None:
@@ -70,6 +71,7 @@ def keep_4bit_weights(model: torch.nn.Module) -> None:
     Packing rounds the scales, and unpacking (at every `state_dict()`: a checkpoint, another adapter) does not restore
     them: in bitsandbytes 0.50 (at least) the frozen base changes during a run. Other devices and CPUs never pack.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.support_avx512bf16_for_cpu = False

@@ -60,7 +60,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         if precision == "fp8":
             logger.info("fp8: %d linear layers multiply in float8", _to_float8(model, folder, device))
         if not quantized:
-            model = model.to(device)  # type: ignore[arg-type]
+            model = model.to(device)  # type: ignore[arg-type]  # wrapped by transformers, which loses the types
     except torch.OutOfMemoryError as error:
         raise MachineError(
             f"{folder} in {precision} does not fit {device} ({first_line(error)}): use model.precision nf4, a smaller "

@@ -92,7 +92,7 @@ def squad_v2() -> Any:
     text = datasets.Value("string")
     probability = datasets.Value("float64")
 
-    class SquadV2(evaluate.Metric):  # type: ignore[misc]
+    class SquadV2(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
         """SQuAD 2.0 as an `evaluate.Metric`; made directly, it needs neither the Hub nor the module cache."""
 
         def _info(self) -> Any:

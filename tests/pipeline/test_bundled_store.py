@@ -139,7 +139,7 @@ def test_publishing_replaces_the_objects_and_leaves_push_off(clone, monkeypatch)
         (folder / "train.json").write_text("new demo")
 
     monkeypatch.setattr("tools.publish_demo.generate", write)
-    publish_demo(clone, clone)
+    publish_demo(clone)
     assert "push: false" in (clone / "data.dvc").read_text()
     assert len(set(store(clone)) - old) == 2, "the new file and the new listing"
     assert any(line.startswith("A") for line in store_in_git(clone))
@@ -153,5 +153,5 @@ def test_publishing_refuses_own_data(clone):
     dvc_file = clone / "data.dvc"
     dvc_file.write_text(dvc_file.read_text().replace("  remote: bundled\n", ""))
     with pytest.raises(SystemExit, match="own data"):
-        publish_demo(clone, clone)
+        publish_demo(clone)
     assert not (clone / "data").exists()

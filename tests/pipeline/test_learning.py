@@ -29,7 +29,7 @@ def write_random_twin(model, folder) -> None:
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(folder)
 
 
-def test_a_short_run_teaches_falcon_tiny_to_answer_and_abstain_and_random_weights_only_to_abstain(pristine_clone):
+def test_a_short_run_teaches_falcon_tiny_to_answer_and_to_abstain_and_random_weights_not_both(pristine_clone):
     pristine_clone.set_params(**SHORT)
     pristine_clone.job("run", "baseline")
     pristine_clone.job("run", "evaluate")

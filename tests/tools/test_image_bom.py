@@ -11,6 +11,7 @@ from cyclonedx.model.component import Component
 from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from debian.copyright import Header
 from rich.console import Console
 
 from tools import image_bom
@@ -37,7 +38,7 @@ Version: 4
 Description: prose
 Maintainer: nobody
 """
-COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+COPYRIGHT = f"""Format: {Header().format}
 
 Files: *
 Copyright: nobody

@@ -1,14 +1,17 @@
 """falcon-tiny is pretrained from nothing, small, and says how: one made here in 20 steps, and the bundled one."""
 
 import re
+from itertools import islice
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.made_tokenizers import TINY_FALCON
 from tools import pretrain_tiny as pretraining
+from tools.demo.pretraining_text import documents
 from tools.pretrain_tiny import Settings, main, pretrain
+from tools.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +56,16 @@ def test_its_card_has_the_loss_which_falls(folder):
     assert "| row_length | 256 |" in card
 
 
-def test_the_bundled_one_was_made_with_what_is_set_now():
-    """As far as its card tells."""
+def test_the_bundled_one_was_made_by_the_code_and_settings_of_now():
+    """Its tokenizer learned from the same text; of its training the card tells."""
+    text = islice(documents(0), pretraining.TOKENIZER_DOCUMENTS)
+    tokenizer = train_tokenizer(text, pretraining.VOCABULARY, pretraining.MAX_TOKENS)
+    bundled = AutoTokenizer.from_pretrained(TINY_FALCON, local_files_only=True)
+    assert tokenizer.backend_tokenizer.to_str() == bundled.backend_tokenizer.to_str()
+    saved = AutoConfig.from_pretrained(TINY_FALCON, local_files_only=True).to_dict()
+    made = pretraining.new_model(tokenizer, seed=0).config.to_dict()
+    unlike = {name for name in saved if saved[name] != made.get(name)}
+    assert unlike <= {"architectures", "dtype", "transformers_version", "_name_or_path"}
     card = (TINY_FALCON / "README.md").read_text()
     defaults = {option.name: option.default for option in main.params}
     for name, value in vars(Settings(tokens=defaults["tokens"], seed=defaults["seed"])).items():
