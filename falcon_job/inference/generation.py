@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Generator:
             max_new_tokens: longest answer, end-of-text included.
             tokens_per_batch: most slots of a batch, new tokens included; a longer prompt is a batch of its own.
         """
-        self._model: Any = model.eval()  # torch types what peft hands on as Tensor | Module
+        self._model = cast("Any", model.eval())  # torch types any attribute as Tensor | Module
         # What the base was published with (sampling, penalties, stop lists) would fill in what our settings leave out.
         self._model.generation_config = GenerationConfig()
         self._encoder = encoder
