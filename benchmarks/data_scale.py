@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from benchmarks.job import CODE, ROOT, stage_environment
-from falcon_job.qa.store import Split
-from falcon_job.training.packs import PackForm
+from falcon_job.packing.pack import PackForm
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.steps import StepDataset
 
 QUESTIONS_A_PASSAGE = 7

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from falcon_job.qa.dataset import read_passages
 from falcon_job.qa.metric import confidence_interval, question_scores
+from falcon_job.records.dataset import read_passages
 
 Predictions = Mapping[str, str]
 

@@ -20,11 +20,12 @@ import click
 import torch
 from transformers import TrainerCallback
 
+from falcon_job.machine import Machine
 from falcon_job.model.layers import prepare_layers
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import Pack, slots
 from falcon_job.params import Params, load_params
-from falcon_job.qa.store import Split
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import Pack, PackForm, slots
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.setup import load_for_training
 from falcon_job.training.speed import peak_memory
@@ -186,11 +187,11 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    model, engine = load_for_training(folder, params)
+    model, engine = load_for_training(folder, params, Machine())
     loaded = time.perf_counter() - started
     loading_gb = peak_memory() / 1e9
     prepare_layers(model.get_base_model(), engine)
-    form = PackForm.of(engine)
+    form = engine.pack_form()
     data = Split(split)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -211,7 +212,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         plan = StepDataset(data, count, form, 0)
         repeated = Repeated(plan, steps)
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = build_trainer(model, params, repeated, None, Path(scratch))  # type: ignore[arg-type]  # steps, repeated
+            trainer = build_trainer(model, params, Machine(), repeated, None, Path(scratch))  # type: ignore[arg-type]  # steps, repeated
             trainer.args.save_strategy = "no"
             result = measure(trainer, repeated.warm_up)
         whole = range(repeated.whole)

@@ -31,7 +31,7 @@ def cli() -> None:
 
 def _stage_command(name: str, text: str) -> click.Command:
     def command() -> None:
-        from falcon_job.commands.stage import run_stage
+        from falcon_job.stages.running import run_stage
 
         run_stage(name)
 

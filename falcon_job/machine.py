@@ -1,61 +1,89 @@
-"""What only changes speed or memory: FALCON_JOB_* variables, also read from a .env file; never params."""
+"""What only changes speed or memory: FALCON_JOB_* variables, also read from a .env file; never params.
 
-from functools import cache
+They are read once, where a command or a stage starts, and handed on from there. `auto` is resolved where the setting is
+used, from what the model and the GPU are.
+"""
+
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from dotenv import dotenv_values
+from pydantic import PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from falcon_job.errors import InputError
-from falcon_job.workspace import Workspace
+from falcon_job.errors import InputError, Problem
+from falcon_job.validation import explain, nearest
 
-Auto = Literal["auto"]
+PREFIX = "FALCON_JOB_"
+OTHER_VARIABLES = {"IMAGE", "EXIT_CODE_FILE", "RUN_PID", "SQUAD", "TEST_IMAGE"}
+"""What the image, `falcon-job run` and the tests set for themselves."""
+
+Switch = Literal["auto", "on", "off"]
+
+
+def _auto_or_at_least(smallest: int) -> Callable[[Any], int | Literal["auto"]]:
+    def check(value: Any) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        try:
+            number = int(value)
+        except ValueError:
+            number = smallest - 1
+        if number < smallest:
+            raise ValueError(f"must be auto or a whole number of at least {smallest}, not {value!r}")
+        return number
+
+    return check
 
 
 class Machine(BaseSettings):
-    """Settings of this machine; `auto` is resolved where the setting is used."""
+    """Settings of this machine."""
 
-    model_config = SettingsConfigDict(env_prefix="FALCON_JOB_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
-    tokens_per_pack: Auto | Annotated[int, Field(gt=0)] = "auto"
-    """Slots of one packed row, and tokens of one batch of generation; auto: what fits the GPU."""
+    tokens_per_pack: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(1))] = "auto"
+    """Most tokens of a pack in training, and of a batch in generation; auto: what fits the GPU."""
     attention: Literal["auto", "flex", "sdpa"] = "auto"
-    """Kernel of attention in training: FlexAttention, block-sparse, or sdpa with a dense mask; auto: flex on a GPU."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether layers are compiled for training; auto: with FlexAttention."""
-    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Whether a layer's activations are computed again in the backward pass: least memory, slower; auto: where they
-    would not fit the GPU."""
-    workers: Auto | Annotated[int, Field(ge=0)] = "auto"
-    """Processes that prepare packs while the model computes; auto: 0 on a CPU, else 2."""
+    """Attention kernel in training: FlexAttention with a block-sparse mask, or sdpa with a dense one; auto: flex on a
+    GPU."""
+    compile: Switch = "auto"
+    """Whether decoder layers are compiled for training; auto: with FlexAttention."""
+    activation_checkpointing: Switch = "auto"
+    """Whether activations are computed again in the backward pass, which is slower and takes the least memory; auto:
+    where they would not fit the GPU."""
+    workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(0))] = "auto"
+    """Processes that prepare packs while the model computes; auto: 0 on a CPU, 2 on a GPU."""
 
 
-@cache
-def machine() -> Machine:
-    """Return the settings of this machine.
+def read_machine(folder: Path) -> Machine:
+    """Return the settings in the environment and, where that does not set them, in `folder`/.env.
 
     Raises:
-        InputError: a variable has an impossible value.
+        InputError: a variable is unknown or has an impossible value, or .env is not UTF-8. All are named at once.
     """
+    file = folder / ".env"
     try:
-        return Machine(_env_file=_env_file())
-    except ValidationError as error:
-        problems: dict[str, list[str]] = {}
-        for problem in error.errors():  # one for each type that a setting may have
-            variable = f"FALCON_JOB_{str(problem['loc'][0]).upper()} (got {problem['input']!r})"
-            problems.setdefault(variable, []).append(problem["msg"][:1].lower() + problem["msg"][1:])
-        lines = [f"{variable}: {', or '.join(messages)}" for variable, messages in problems.items()]
-        raise InputError("\n".join(lines)) from None
+        in_file = dotenv_values(file)
+        problems = _unknown({*os.environ, *in_file})
+        machine = Machine(_env_file=file)
     except UnicodeDecodeError:
-        raise InputError(f"{_env_file()} is not UTF-8: save it as UTF-8") from None
+        raise InputError("is not UTF-8", place=file, fix="save it as UTF-8") from None
+    except ValidationError as error:
+        problems += explain(error, name=lambda key: f"{PREFIX}{key.upper()}")
+    if problems:
+        raise InputError.listing("The environment", problems, fix="correct the environment, or .env")
+    return machine
 
 
-def _env_file() -> Path:
-    """Return the clone's .env; outside a clone that of the current directory."""
-    try:
-        return Workspace.find().path(".env")
-    except InputError:
-        return Path(".env").absolute()
+def _unknown(variables: set[str]) -> list[Problem]:
+    known = [f"{PREFIX}{name.upper()}" for name in (*Machine.model_fields, *OTHER_VARIABLES)]
+    settings = known[: len(Machine.model_fields)]
+    return [
+        Problem("is not a known variable", name, nearest(name, settings))
+        for name in sorted(variables)
+        if name.startswith(PREFIX) and name not in known
+    ]

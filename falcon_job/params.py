@@ -4,7 +4,6 @@ Read with YAML 1.2 rules, as DVC does, so that `1e-05` is a number. A problem is
 problems of a file at once, before any heavy import.
 """
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from falcon_job.errors import InputError
+from falcon_job.validation import explain
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "nf4"]
 Template = Literal["squad-v2", "seed"]
@@ -171,20 +171,20 @@ def load_params(path: Path) -> Params:
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: write one with `falcon-job preset demo`") from None
+        raise InputError("is missing", place=path, fix="write one with `falcon-job preset demo`") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(f"cannot be read ({error.strerror})", place=path, fix="make it readable") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", place=path, fix="correct it") from error
     if not isinstance(content, dict):
         raise InputError(
-            f"{path} must hold groups of keys (model, dataset, ...): write one with `falcon-job preset demo`"
+            "must hold groups of keys (model, dataset, ...)", place=path, fix="write one with `falcon-job preset demo`"
         )
     return validate(content, str(path))
 
 
-def validate(content: dict[str, Any], where: str) -> Params:
-    """Return `content` as `Params`; `where` names its file in errors.
+def validate(content: dict[str, Any], place: str) -> Params:
+    """Return `content` as `Params`; `place` names its file in errors.
 
     Raises:
         InputError: bad keys or values, all named in one message.
@@ -192,24 +192,7 @@ def validate(content: dict[str, Any], where: str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
-    head = f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}"
-    raise InputError("\n".join([head, *(f"  {problem}" for problem in problems)]))
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    """One line for one pydantic error: dotted path, what is wrong, the value, the nearest key where one is unknown."""
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path, _known_keys(), n=1, cutoff=0.5)
-        return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
-    if problem["type"] == "missing":
-        return f"{path}: missing; presets/demo.yaml shows a value"
-    if problem["type"] == "model_type":
-        return f"{path}: must be a group of keys (got {problem['input']!r})"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message} (got {problem['input']!r})"
+        raise InputError.listing(place, explain(error, known=_known_keys())) from None
 
 
 def _known_keys() -> list[str]:

@@ -1,4 +1,4 @@
-"""Does the job still give the same bits? Runs whole jobs on small models and hashes what the contract calls "same bits".
+"""Does the job still give the same bits? Runs whole jobs on small models and hashes their outputs.
 
     python -m tests.reference_bits            compare with tests/reference_bits.json; exit 1 on a difference
     python -m tests.reference_bits --record   write that file, after a change that is meant to give other results
@@ -73,7 +73,7 @@ def hashes(case: str) -> dict[str, str]:
             cwd=ROOT,
             env={**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FALCON_JOB_DEVICE": "cpu"},
             check=True,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
         )
         files = sorted({file for pattern in SAME_BITS for file in Path(folder).glob(pattern) if file.is_file()})
         return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

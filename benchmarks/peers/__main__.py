@@ -13,12 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks.peers.task import Setting, Task, Trained
 from falcon_job.files import write_json
 from falcon_job.inference.scoring import score_dev
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
-from falcon_job.qa.store import Split
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import PackForm
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.self_check import TOLERANCES
 from falcon_job.training.speed import peak_memory
 from falcon_job.training.steps import StepDataset
@@ -71,7 +72,7 @@ def _scores(task: Task, folder: Path) -> dict[str, Any]:
         model: Any = load_adapter(load_base(task.model, precision, task.device), folder)
     else:
         model = load_base(folder, precision, task.device)
-    replies, numbers = score_dev(model, task.model, task.params, task.workspace)
+    replies, numbers = score_dev(model, task.model, task.params, Machine(), task.workspace)
     write_json(task.workspace.build / "predictions.json", {reply.question.id: reply.answer for reply in replies})
     steps = StepDataset(Split(task.workspace.dataset / "validation.arrow"), 64, PackForm.dense(4096), None)
     total, count = 0.0, 0

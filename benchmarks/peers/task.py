@@ -12,9 +12,10 @@ from peft import LoraConfig
 from torch.nn import functional
 from transformers import TrainerCallback
 
+from falcon_job.machine import Machine
 from falcon_job.model.precision import choose_device
 from falcon_job.params import Params
-from falcon_job.qa.store import Split
+from falcon_job.tokens.dataset import Split
 from falcon_job.workspace import Workspace
 
 System = Literal["falcon_job", "transformers", "trl", "litgpt"]
@@ -95,7 +96,7 @@ class Task:
         self.score = score
         self.split = Split(workspace.dataset / "train.arrow")
         self.rows = list(_rows(self.split))
-        self.device = choose_device()
+        self.device = choose_device(Machine())
 
     @property
     def bf16(self) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers.task import Clock, Setting, Task, Trained
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import save_adapter
 from falcon_job.model.layers import prepare_layers
-from falcon_job.qa.store import Split, write_split
-from falcon_job.training.packs import PackForm
+from falcon_job.tokens.dataset import Split, write_split
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
@@ -20,14 +20,14 @@ from falcon_job.training.trainer import build_trainer
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
     """Train an adapter into `folder`."""
     params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
-    model, engine = load_for_training(task.model, params)
+    model, engine = load_for_training(task.model, params, Machine())
     prepare_layers(model.get_base_model(), engine)
-    form = PackForm.of(engine)
+    form = engine.pack_form()
     split = task.split if setting.batching == "tree" else _separate(task)
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
 
-    trainer = build_trainer(model, params, steps, None, task.workspace.scratch / "peer")
+    trainer = build_trainer(model, params, Machine(), steps, None, task.workspace.scratch / "peer")
     trainer.args.save_strategy = "no"
     clock = Clock()  # on a GPU the first step of each length compiles: whole epochs alone say how fast it is
     trainer.add_callback(clock)

@@ -9,17 +9,18 @@ from pathlib import Path
 import click
 
 from falcon_job.errors import InputError
-from falcon_job.inference.package import Package, open_package
+from falcon_job.inference.bundle import Package, open_package
 from falcon_job.inference.replies import Reply, reply_to
 from falcon_job.inference.scoring import make_generator
+from falcon_job.machine import Machine, read_machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
 from falcon_job.model.precision import choose_device
-from falcon_job.model.tokenizer import make_encoder
-from falcon_job.qa.examples import ExampleEncoder, Tally
-from falcon_job.qa.passage import Passage, Question
-from falcon_job.qa.store import EncodedPassage, Split
+from falcon_job.records.passage import Passage, Question
 from falcon_job.sources.base_model import locate
+from falcon_job.tokens.dataset import EncodedPassage, Split
+from falcon_job.tokens.examples import ExampleEncoder, Tally
+from falcon_job.tokens.tokenizer import make_encoder
 from falcon_job.workspace import Workspace
 
 SHOWN_CHARS = 60
@@ -39,13 +40,13 @@ class Asked:
 class Answerer:
     """A loaded model that answers questions about passages of any length."""
 
-    def __init__(self, package: Package, workspace: Workspace) -> None:
+    def __init__(self, package: Package, machine: Machine, workspace: Workspace) -> None:
         folder = locate(workspace, package.base)
-        base = load_base(folder, package.params.model.precision, choose_device())
+        base = load_base(folder, package.params.model.precision, choose_device(machine))
         encoder = make_encoder(folder, package.template)
         self._package = package
         self._examples = ExampleEncoder(encoder, package.max_tokens, package.params.preprocess.seed)
-        self._generator = make_generator(load_adapter(base, package.folder), encoder, package.params)
+        self._generator = make_generator(load_adapter(base, package.folder), encoder, package.params, machine)
 
     def answer(self, asked: list[Asked]) -> list[Reply]:
         """Return a reply to each question.
@@ -115,7 +116,7 @@ def ask(
         check(Asked("", passage), package)
     if package.base.source == DEMO:
         click.echo(DEMO_NOTE, err=True)
-    answerer = Answerer(package, workspace)
+    answerer = Answerer(package, read_machine(workspace.root), workspace)
     if batch is not None:
         for asked, reply in zip(batch, answerer.answer(batch), strict=True):
             _print(asked, reply, as_json=as_json)

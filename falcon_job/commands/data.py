@@ -12,10 +12,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from falcon_job.commands.locks import clear_dvc_locks, lock
 from falcon_job.errors import InputError, JobError
 from falcon_job.files import write_text
 from falcon_job.params import is_url, load_params
+from falcon_job.stages.locks import clear_dvc_locks, lock
 from falcon_job.workspace import Workspace
 
 DEMO_KEYS = ("remote", "push", "desc", "meta")
@@ -37,7 +37,7 @@ def import_data(workspace: Workspace, train: str, dev: str) -> None:
 
 
 def _import(workspace: Workspace, train: str, dev: str) -> None:
-    from falcon_job.qa.dataset import read_passages
+    from falcon_job.records.dataset import read_passages
 
     load_params(workspace.params)
     sources = {"train": _local(workspace, "train", train), "dev": _local(workspace, "dev", dev)}

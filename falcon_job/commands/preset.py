@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from falcon_job.commands.locks import lock
 from falcon_job.errors import InputError
 from falcon_job.files import write_text
 from falcon_job.params import load_params
+from falcon_job.stages.locks import lock
 from falcon_job.workspace import Workspace
 
 

@@ -16,11 +16,11 @@ from types import FrameType
 
 import click
 
-from falcon_job.commands.locks import clear_dvc_locks, lock
-from falcon_job.commands.stage import EXIT_CODE_FILE, RUN_PID
 from falcon_job.errors import InputError, Stopped
-from falcon_job.machine import machine
+from falcon_job.machine import read_machine
 from falcon_job.params import load_params
+from falcon_job.stages.locks import clear_dvc_locks, lock
+from falcon_job.stages.running import EXIT_CODE_FILE, RUN_PID
 from falcon_job.workspace import Workspace
 
 RESEND_SECONDS = 0.5
@@ -37,7 +37,7 @@ def run(stage: str | None) -> None:
     """
     workspace = Workspace.find()
     params = load_params(workspace.params)
-    machine()
+    read_machine(workspace.root)  # refused before anything runs
     click.echo(f"model {params.model.source}, {params.model.precision}, on {params.dataset.train}")
     with lock(workspace, "run"), _signals_noted() as received:
         clear_dvc_locks(workspace)

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from falcon_job.errors import JobError
-from falcon_job.qa.encode import PromptEncoder
+from falcon_job.tokens.encoder import PromptEncoder
 
 T = TypeVar("T")
 Model = torch.nn.Module

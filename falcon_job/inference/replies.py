@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from falcon_job.inference.generation import Generator
 from falcon_job.qa.span import nearest_span
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,27 @@ from falcon_job.files import write_json
 from falcon_job.inference.evaluation import Numbers, evaluate_replies
 from falcon_job.inference.generation import Generator, Model
 from falcon_job.inference.replies import Reply, reply_to
-from falcon_job.machine import machine
-from falcon_job.model.tokenizer import make_encoder
+from falcon_job.machine import Machine
 from falcon_job.params import Params
-from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.prompt import TEMPLATES
-from falcon_job.qa.splits import spread
-from falcon_job.qa.store import Split
+from falcon_job.records.splits import spread
+from falcon_job.tokens.dataset import Split
+from falcon_job.tokens.encoder import PromptEncoder
+from falcon_job.tokens.tokenizer import make_encoder
 from falcon_job.workspace import Workspace
 
 AUTO_TOKENS_PER_BATCH = 8192
 
 
 def score_dev(
-    model: Model, tokenizer_folder: Path, params: Params, workspace: Workspace
+    model: Model, tokenizer_folder: Path, params: Params, machine: Machine, workspace: Workspace
 ) -> tuple[list[Reply], Numbers]:
     """Answer dev and return the replies with the content of eval.json."""
     started = time.perf_counter()
     split = Split(workspace.dataset / "dev.arrow")
     rows = _rows_to_ask(split, params.evaluate.limit)
     encoder = make_encoder(tokenizer_folder, TEMPLATES[params.prompt.template])
-    generator = make_generator(model, encoder, params)
+    generator = make_generator(model, encoder, params, machine)
     replies = reply_to((split[i] for i in rows), generator, extractive=params.evaluate.extractive)
     numbers = evaluate_replies(replies)
     seconds = time.perf_counter() - started
@@ -44,9 +44,9 @@ def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
     return [i for i, passage in enumerate(split.passages.tolist()) if passage in chosen]
 
 
-def make_generator(model: Model, encoder: PromptEncoder, params: Params) -> Generator:
+def make_generator(model: Model, encoder: PromptEncoder, params: Params, machine: Machine) -> Generator:
     """Return a generator with the limits of `params` and of this machine."""
-    wanted = machine().tokens_per_pack
+    wanted = machine.tokens_per_pack
     tokens_per_batch = AUTO_TOKENS_PER_BATCH if wanted == "auto" else wanted
     return Generator(model, encoder, params.evaluate.max_new_tokens, tokens_per_batch)
 

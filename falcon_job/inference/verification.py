@@ -10,15 +10,15 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from falcon_job.errors import InputError, JobError
 from falcon_job.files import new_folder, read_json
+from falcon_job.inference.bundle import PROMPT_FILE
 from falcon_job.inference.generation import Model
-from falcon_job.inference.package import PROMPT_FILE
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.model.precision import QUANTIZED, choose_device
-from falcon_job.model.tokenizer import load_tokenizer, make_encoder
+from falcon_job.model.precision import QUANTIZED
 from falcon_job.params import Precision
 from falcon_job.qa.prompt import PromptTemplate
-from falcon_job.qa.store import EncodedPassage, Split
+from falcon_job.tokens.dataset import EncodedPassage, Split
+from falcon_job.tokens.tokenizer import load_tokenizer, make_encoder
 from falcon_job.workspace import Workspace
 
 MERGE_DRIFT: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.5, "nf4": 0.5}
@@ -87,14 +87,18 @@ def _check_tokens(folder: Path, rows: Sequence[EncodedPassage]) -> None:
 
 
 def merge(
-    base_folder: Path, adapter: Path, target: Path, precision: Precision, rows: Sequence[EncodedPassage]
+    base_folder: Path,
+    adapter: Path,
+    target: Path,
+    precision: Precision,
+    rows: Sequence[EncodedPassage],
+    device: torch.device,
 ) -> float:
     """Write base and adapter as one model, reload it; return its drift: mean |difference| of answers' log probability.
 
     Raises:
         JobError: the merged model answers otherwise; nothing is left behind.
     """
-    device = choose_device()
     wide: Precision = "bf16" if precision in QUANTIZED else precision
     before = _answer_log_probabilities(load_adapter(load_base(base_folder, precision, device), adapter), rows)
     merged = load_adapter(load_base(base_folder, wide, device), adapter).merge_and_unload()

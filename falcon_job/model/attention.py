@@ -20,7 +20,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from falcon_job.errors import InputError, MachineError
-from falcon_job.machine import machine
+from falcon_job.machine import Machine
 
 IMPLEMENTATION = "prefix_tree"
 Kernel = Literal["flex", "sdpa"]
@@ -54,7 +54,7 @@ def choose_implementation(config: PretrainedConfig) -> str:
     return IMPLEMENTATION if config.model_type == "falcon" or on_interface else "sdpa"
 
 
-def choose_kernel(device: torch.device, config: PretrainedConfig) -> Kernel:
+def choose_kernel(device: torch.device, config: PretrainedConfig, machine: Machine) -> Kernel:
     """Return the attention kernel for training a model on `device`.
 
     Raises:
@@ -62,7 +62,7 @@ def choose_kernel(device: torch.device, config: PretrainedConfig) -> Kernel:
     """
     served = choose_implementation(config) == IMPLEMENTATION and _head_size(config) >= SMALLEST_HEAD
     usable = served and _compiles_kernels(device)
-    wanted = machine().attention
+    wanted = machine.attention
     if wanted == "flex" and not usable:
         raise MachineError(
             "FALCON_JOB_ATTENTION=flex needs a GPU of compute capability 7.0 or more, Triton, and a model on "

@@ -12,9 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from falcon_job.errors import MachineError
-from falcon_job.machine import machine
+from falcon_job.machine import Machine
 from falcon_job.model.attention import Kernel
 from falcon_job.packing.mask import BLOCK
+from falcon_job.packing.pack import PackForm
 
 Switch = Literal["on", "off"]
 
@@ -54,6 +55,10 @@ class Engine:
     activation_checkpointing: Switch
     tokens_per_pack: int
 
+    def pack_form(self) -> PackForm:
+        """Return what packs look like."""
+        return (PackForm.sparse if self.attention == "flex" else PackForm.dense)(self.tokens_per_pack)
+
     def __str__(self) -> str:
         return (
             f"attention {self.attention}, packs of at most {self.tokens_per_pack} tokens, compiled layers "
@@ -61,17 +66,18 @@ class Engine:
         )
 
 
-def pack_sizes(kernel: Kernel, longest: int) -> list[int]:
+def pack_sizes(kernel: Kernel, longest: int, machine: Machine) -> list[int]:
     """Return the sizes that full packs may have, largest first: all that are tried, or the one that is set.
 
     Args:
         kernel: of attention.
         longest: tokens of the longest sequence, which a pack must hold.
+        machine: what is set.
 
     Raises:
         MachineError: FALCON_JOB_TOKENS_PER_PACK is too small for it.
     """
-    wanted = machine().tokens_per_pack
+    wanted = machine.tokens_per_pack
     if wanted == "auto":
         return [_whole_blocks(max(FULL_PACK[kernel] // part, longest)) for part in SMALLER]
     slots = wanted // BLOCK * BLOCK if kernel == "flex" else wanted
@@ -87,23 +93,24 @@ def _whole_blocks(slots: int) -> int:
     return -(-slots // BLOCK) * BLOCK
 
 
-def choose_engine(model: PreTrainedModel, kernel: Kernel, sizes: Sequence[int]) -> Engine:
+def choose_engine(model: PreTrainedModel, kernel: Kernel, sizes: Sequence[int], machine: Machine) -> Engine:
     """Return how to train a model, adapter included, that is loaded: as fast as its device's free memory allows.
 
     Args:
         model: what it leaves free decides.
         kernel: of attention.
         sizes: of packs, as `pack_sizes` returns them.
+        machine: what is set.
 
     Raises:
         MachineError: activation checkpointing is asked of a model that has none.
     """
     if not decoder_layers(model):  # none to compile, and none whose memory could be estimated
         return Engine(kernel, "off", "off", sizes[-1])
-    wanted = machine().compile
+    wanted = machine.compile
     compiled: Switch = wanted if wanted != "auto" else "on" if kernel == "flex" else "off"
     # longer packs are taken to be faster than shorter ones, and both than computing activations again
-    by_speed = [Engine(kernel, compiled, switch, size) for switch in _switches(model) for size in sizes]
+    by_speed = [Engine(kernel, compiled, switch, size) for switch in _switches(model, machine) for size in sizes]
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     budget = SAFE_SHARE * (free_bytes(model.device) - BYTES_PER_TRAINED * trained)
     fitting = [engine for engine in by_speed if training_bytes(model, engine) <= budget]
@@ -117,9 +124,9 @@ def choose_engine(model: PreTrainedModel, kernel: Kernel, sizes: Sequence[int]) 
     return (fitting or by_speed[-1:])[0]
 
 
-def _switches(model: PreTrainedModel) -> list[Switch]:
+def _switches(model: PreTrainedModel, machine: Machine) -> list[Switch]:
     """Return the ways to treat activations that may be tried, the faster first."""
-    wanted = machine().activation_checkpointing
+    wanted = machine.activation_checkpointing
     if wanted == "on" and not model.supports_gradient_checkpointing:
         raise MachineError(
             f"FALCON_JOB_ACTIVATION_CHECKPOINTING=on: a {model.config.model_type} model has none on the installed "

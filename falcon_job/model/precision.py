@@ -3,7 +3,7 @@
 import torch
 
 from falcon_job.errors import MachineError
-from falcon_job.machine import machine
+from falcon_job.machine import Machine
 from falcon_job.params import Precision
 
 # what each precision computes in beside its products; nf4 on GPUs without bf16 in fp16
@@ -23,13 +23,13 @@ FLOAT8_CAPABILITY = (8, 9)
 """The oldest GPUs that multiply in float8."""
 
 
-def choose_device() -> torch.device:
+def choose_device(machine: Machine) -> torch.device:
     """Return the device of this machine's settings.
 
     Raises:
         MachineError: CUDA is asked for and there is none.
     """
-    wanted = machine().device
+    wanted = machine.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MachineError("FALCON_JOB_DEVICE=cuda, but torch sees no CUDA device: unset it to run on the CPU")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -5,6 +5,7 @@ Reads build/dataset and build/base.json; writes build/baseline/ and reports/base
 
 from falcon_job.files import new_folder, write_json
 from falcon_job.inference.scoring import score_dev, write_official_files
+from falcon_job.machine import Machine
 from falcon_job.model.loading import load_base
 from falcon_job.model.precision import choose_device
 from falcon_job.params import Params
@@ -12,11 +13,11 @@ from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace
 
 
-def baseline(params: Params, workspace: Workspace) -> None:
+def baseline(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Answer dev with the base model alone."""
     base_folder = locate(workspace)
-    model = load_base(base_folder, params.model.precision, choose_device())
-    replies, numbers = score_dev(model, base_folder, params, workspace)
+    model = load_base(base_folder, params.model.precision, choose_device(machine))
+    replies, numbers = score_dev(model, base_folder, params, machine, workspace)
     with new_folder(workspace.build / "baseline") as folder:
         write_official_files(replies, folder)
     write_json(workspace.reports / "baseline.json", numbers)

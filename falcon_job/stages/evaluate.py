@@ -7,6 +7,7 @@ reports/eval.json, reports/threshold.csv and reports/answerability.csv.
 from falcon_job.files import write_csv, write_json
 from falcon_job.inference.evaluation import answerability, samples, threshold_curve
 from falcon_job.inference.scoring import score_dev, write_official_files
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
 from falcon_job.model.precision import choose_device
@@ -15,12 +16,12 @@ from falcon_job.sources.base_model import locate
 from falcon_job.workspace import Workspace
 
 
-def evaluate(params: Params, workspace: Workspace) -> None:
+def evaluate(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Answer dev with the tuned model."""
     base_folder = locate(workspace)
-    base = load_base(base_folder, params.model.precision, choose_device())
+    base = load_base(base_folder, params.model.precision, choose_device(machine))
     model = load_adapter(base, workspace.adapter)
-    replies, numbers = score_dev(model, base_folder, params, workspace)
+    replies, numbers = score_dev(model, base_folder, params, machine, workspace)
     write_official_files(replies, workspace.build)
     write_json(workspace.build / "samples.json", samples(replies))
     write_csv(workspace.reports / "threshold.csv", ("threshold", "exact", "f1"), threshold_curve(replies))

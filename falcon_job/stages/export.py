@@ -11,22 +11,23 @@ from pathlib import Path
 
 from falcon_job.errors import InputError
 from falcon_job.files import new_folder, read_json, sha256_file, write_json, write_text
-from falcon_job.inference.package import PROMPT_FILE, SETTINGS_FILE
+from falcon_job.inference.bundle import PROMPT_FILE, SETTINGS_FILE
 from falcon_job.inference.verification import check_package, merge, sample_trees
+from falcon_job.machine import Machine
 from falcon_job.model.loading import load_base
 from falcon_job.model.precision import choose_device
-from falcon_job.model.tokenizer import load_tokenizer
 from falcon_job.params import Params
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.reporting.model_card import model_card
 from falcon_job.reporting.provenance import provenance
 from falcon_job.sources.base_model import PinnedModel, locate
+from falcon_job.tokens.tokenizer import load_tokenizer
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 
-def export(params: Params, workspace: Workspace) -> None:
+def export(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Write the package, once what is reloaded from it equals the adapter.
 
     Raises:
@@ -36,10 +37,10 @@ def export(params: Params, workspace: Workspace) -> None:
     for path, stage in ((workspace.adapter / "adapter_config.json", "train"), (_scores(workspace), "evaluate")):
         if not path.is_file():
             raise InputError(f"{path} is missing: run `falcon-job run {stage}`")
-    base_folder = locate(workspace)
+    base_folder, device = locate(workspace), choose_device(machine)
     with new_folder(workspace.export) as folder:
         _fill(folder, base_folder, params, workspace)
-        base = load_base(base_folder, params.model.precision, choose_device())
+        base = load_base(base_folder, params.model.precision, device)
         rows = sample_trees(workspace, params.export.verify)
         difference = check_package(folder, workspace.adapter, base, rows)
         _write_checksums(folder)
@@ -53,7 +54,7 @@ def export(params: Params, workspace: Workspace) -> None:
     if params.export.merge:
         del base
         target = workspace.dist / f"{params.model.source.rsplit('/', 1)[-1]}-{params.prompt.template}"
-        drift = merge(base_folder, workspace.adapter, target, params.model.precision, rows)
+        drift = merge(base_folder, workspace.adapter, target, params.model.precision, rows, device)
         hashes = {file.name: sha256_file(file) for file in sorted(target.iterdir())}
         report["merged"] = {"name": target.name, "drift": drift, "sha256": hashes}
         logger.info("merged model in %s, answers drift by %.1e", target, drift)

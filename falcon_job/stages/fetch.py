@@ -1,12 +1,13 @@
 """Stage fetch: bring the datasets to build/raw and pin the base model in build/base.json."""
 
+from falcon_job.machine import Machine
 from falcon_job.params import Params
 from falcon_job.sources.base_model import pin
 from falcon_job.sources.datasets import fetch_datasets
 from falcon_job.workspace import Workspace
 
 
-def fetch(params: Params, workspace: Workspace) -> None:
+def fetch(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Fetch what params name, checked by hash; later stages need the network only for missing weights.
 
     Raises:

@@ -14,16 +14,17 @@ import numpy as np
 
 from falcon_job.errors import InputError
 from falcon_job.files import new_folder, write_json
-from falcon_job.model.tokenizer import make_encoder
+from falcon_job.machine import Machine
 from falcon_job.params import Params
-from falcon_job.qa.dataset import check_disjoint, read_passages
-from falcon_job.qa.encode import PromptEncoder
-from falcon_job.qa.examples import ExampleEncoder, Tally
-from falcon_job.qa.passage import Passage
 from falcon_job.qa.prompt import TEMPLATES
-from falcon_job.qa.splits import split_validation, take_passages
-from falcon_job.qa.store import Split, write_split
+from falcon_job.records.dataset import check_disjoint, read_passages
+from falcon_job.records.passage import Passage
+from falcon_job.records.splits import split_validation, take_passages
 from falcon_job.sources.base_model import locate
+from falcon_job.tokens.dataset import Split, write_split
+from falcon_job.tokens.encoder import PromptEncoder
+from falcon_job.tokens.examples import ExampleEncoder, Tally
+from falcon_job.tokens.tokenizer import make_encoder
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ Counts = dict[str, int | float]
 MERGES_TRIED = 200
 
 
-def preprocess(params: Params, workspace: Workspace) -> None:
+def preprocess(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Write the tokenized splits and the report on them.
 
     Raises:

@@ -15,18 +15,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import set_seed
 
 from falcon_job.files import new_folder, write_csv, write_json
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import save_adapter
 from falcon_job.model.engine import FULL_PACK
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.precision import QUANTIZED
 from falcon_job.packing.layout import Tree
+from falcon_job.packing.pack import PackForm
 from falcon_job.params import Params
-from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import locate
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.callbacks import COLUMNS, history
 from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
 from falcon_job.training.divergence import check_divergence
-from falcon_job.training.packs import PackForm
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
@@ -36,7 +37,7 @@ from falcon_job.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 
-def train(params: Params, workspace: Workspace) -> None:
+def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Train the adapter and report losses and speed.
 
     Raises:
@@ -47,10 +48,10 @@ def train(params: Params, workspace: Workspace) -> None:
     """
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
-    model, chosen = load_for_training(weights, params)
-    engine = recall(folder, chosen)
+    model, chosen = load_for_training(weights, params, machine)
+    engine = recall(folder, chosen, machine)
     logger.info("%s", engine)
-    form = PackForm.of(engine)
+    form = engine.pack_form()
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
@@ -60,7 +61,7 @@ def train(params: Params, workspace: Workspace) -> None:
     difference = check_packing(model, steps.trees(0), params.model.precision, form)
     logger.info("self-check: packed equals separate (%s)", difference)
 
-    trainer = build_trainer(model, params, steps, validation, folder)
+    trainer = build_trainer(model, params, machine, steps, validation, folder)
     seconds = _fit(trainer, last_checkpoint(folder))
 
     with new_folder(workspace.adapter) as adapter:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from falcon_job.files import read_json, write_json
-from falcon_job.machine import machine
+from falcon_job.machine import Machine
 from falcon_job.model.engine import Engine
 from falcon_job.workspace import Workspace
 
@@ -47,7 +47,7 @@ def _lookup(params: dict[str, object], key: str) -> object:
     return value
 
 
-def recall(folder: Path, engine: Engine) -> Engine:
+def recall(folder: Path, engine: Engine, machine: Machine) -> Engine:
     """Return how to go on from the checkpoints in `folder`: what is not set now as they began, on the same kernel.
 
     Without any that is `engine`, which is kept as how they begin; and `engine` where their kernel is not in use.
@@ -57,11 +57,11 @@ def recall(folder: Path, engine: Engine) -> Engine:
         write_json(path, asdict(engine))
         return engine
     began = Engine(**read_json(path))
-    same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine().attention == "auto")
+    same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine.attention == "auto")
     if not same_kernel:
         return engine
     logger.info("what is not set is as when the checkpoints began")
-    unset = {name: value for name, value in asdict(began).items() if getattr(machine(), name) == "auto"}
+    unset = {name: value for name, value in asdict(began).items() if getattr(machine, name) == "auto"}
     return replace(engine, **unset)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from falcon_job.errors import JobError
 from falcon_job.model.loading import load_base
+from falcon_job.packing.loss import pack_logits
+from falcon_job.packing.pack import Pack
 from falcon_job.params import Precision
-from falcon_job.training.loss import pack_logits
-from falcon_job.training.packs import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from falcon_job.errors import JobError
 from falcon_job.model.float8 import wide_products
 from falcon_job.packing.layout import Tree, lay_out
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import Pack, PackForm, plain_sequence
 from falcon_job.params import Precision
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import Pack, PackForm, plain_sequence
 
 logger = logging.getLogger(__name__)
 

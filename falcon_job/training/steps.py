@@ -9,8 +9,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from falcon_job.packing.layout import Branch, Tree
-from falcon_job.qa.store import EncodedPassage, Split
-from falcon_job.training.packs import Pack, PackForm, supervised_tokens
+from falcon_job.packing.pack import Pack, PackForm, supervised_tokens
+from falcon_job.tokens.dataset import EncodedPassage, Split
 
 
 class Batch(TypedDict):

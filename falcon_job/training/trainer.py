@@ -14,12 +14,12 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from falcon_job.errors import InputError
-from falcon_job.machine import machine
+from falcon_job.machine import Machine
 from falcon_job.model.precision import choose_device, compute_dtype
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import slots
 from falcon_job.params import Params
 from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import slots
 from falcon_job.training.speed import Speed
 from falcon_job.training.steps import Batch, StepDataset
 
@@ -88,7 +88,12 @@ class PackedTrainer(Trainer):
 
 
 def build_trainer(
-    model: PeftModel, params: Params, train: StepDataset, validation: StepDataset | None, folder: Path
+    model: PeftModel,
+    params: Params,
+    machine: Machine,
+    train: StepDataset,
+    validation: StepDataset | None,
+    folder: Path,
 ) -> PackedTrainer:
     """Return a trainer that writes its checkpoints, one an epoch, under `folder`.
 
@@ -96,7 +101,7 @@ def build_trainer(
         InputError: a tracker in `train.report_to` is unknown or not installed.
     """
     _check_trackers(params.train.report_to)
-    arguments = training_arguments(params, len(train), validation is not None, folder)
+    arguments = training_arguments(params, machine, len(train), validation is not None, folder)
     trainer = PackedTrainer(
         model=model,
         args=arguments,
@@ -130,12 +135,14 @@ def _single(items: list[Batch]) -> Batch:
     return step
 
 
-def training_arguments(params: Params, steps_per_epoch: int, validate: bool, folder: Path) -> TrainingArguments:
+def training_arguments(
+    params: Params, machine: Machine, steps_per_epoch: int, validate: bool, folder: Path
+) -> TrainingArguments:
     """Return our params as transformers.TrainingArguments."""
     train = params.train
-    device = choose_device()
+    device = choose_device(machine)
     on_gpu = device.type == "cuda"
-    workers = machine().workers
+    workers = machine.workers
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=train.seed,

@@ -16,8 +16,9 @@ from falcon_job.cli import cli
 from falcon_job.commands import ask as command
 from falcon_job.errors import InputError
 from falcon_job.inference.generation import Generator
+from falcon_job.machine import Machine
 from falcon_job.params import load_params
-from falcon_job.qa.dataset import read_passages
+from falcon_job.records.dataset import read_passages
 from falcon_job.stages.evaluate import evaluate
 from falcon_job.stages.export import export
 from falcon_job.stages.fetch import fetch
@@ -39,8 +40,8 @@ ROOT = Path(__file__).parents[2]
 def trained(tmp_path_factory):
     run = finished_run()
     workspace = fresh_copy(tmp_path_factory.mktemp("trained"), run.workspace)
-    evaluate(run.params, workspace)
-    export(run.params, workspace)
+    evaluate(run.params, Machine(), workspace)
+    export(run.params, Machine(), workspace)
     return workspace
 
 
@@ -357,8 +358,8 @@ def closed_book(tmp_path, monkeypatch):
     write_rows(workspace.data / "dev.jsonl", *pairs[9:])
     params = make_params(dataset={"train": "data/train.jsonl", "dev": "data/dev.jsonl"})
     write_params(workspace, params)
-    fetch(params, workspace)
-    preprocess(params, workspace)
+    fetch(params, Machine(), workspace)
+    preprocess(params, Machine(), workspace)
     monkeypatch.chdir(workspace.root)
     return workspace
 

@@ -17,9 +17,9 @@ from falcon_job.model.engine import Engine
 from falcon_job.model.float8 import to_float8
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree, dense_mask, lay_out
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import PackForm, attention_mask, slots
 from falcon_job.params import load_params
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import PackForm, attention_mask, slots
 from falcon_job.training.self_check import compare, loss_and_gradients
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
@@ -90,7 +90,7 @@ def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, gr
 def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, engine, dtype):
     model = with_lora(build(hidden_size=128), dtype).to(CUDA)
     prepare_layers(model.get_base_model(), engine)
-    difference = compare(model, made_trees(3), PackForm.of(engine))
+    difference = compare(model, made_trees(3), engine.pack_form())
 
     assert max(difference.loss, difference.gradients) < TOLERANCES[dtype]
 
@@ -106,7 +106,7 @@ def test_activation_checkpointing_keeps_less_and_changes_no_gradient_beyond_roun
             model.zero_grad()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            for pack in on_gpu(PackForm.of(ENGINE), trees):
+            for pack in on_gpu(ENGINE.pack_form(), trees):
                 answer_loss(model, pack).backward()
             peak = torch.cuda.max_memory_allocated() - before
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]), peak
@@ -177,6 +177,6 @@ def test_compiled_float8_layers_give_the_gradients_of_layers_as_they_are(checkpo
         model = add_adapter(base.to(CUDA).requires_grad_(requires_grad=False), load_params(DEMO).lora, seed=0)
         engine = replace(ENGINE, compile=compile_, activation_checkpointing=checkpointing)
         prepare_layers(base, engine)
-        return loss_and_gradients(model.train(), PackForm.of(engine).make_packs(trees))[1]
+        return loss_and_gradients(model.train(), engine.pack_form().make_packs(trees))[1]
 
     assert relative(gradients("on"), gradients("off")) < 0.05

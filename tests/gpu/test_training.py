@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.loading import load_base
+from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
-from falcon_job.qa.store import Split
 from falcon_job.stages.train import train
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.divergence import check_divergence
-from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import to_tree
 from falcon_job.training.trainer import PackedTrainer
 from tests.tiny_models import falcon_7b_type
@@ -29,7 +30,7 @@ def workspace(tmp_path):
 
 def run(workspace, **changes):
     write_params(workspace, **changes)
-    train(load_params(workspace.params), workspace)
+    train(load_params(workspace.params), Machine(), workspace)
     with (workspace.reports / "history.csv").open(encoding="utf-8") as file:
         return [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
 

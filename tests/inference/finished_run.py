@@ -18,16 +18,17 @@ import torch
 from ruamel.yaml import YAML
 from transformers import FalconConfig, FalconForCausalLM
 
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter, save_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.model.tokenizer import make_encoder
 from falcon_job.params import Params, validate
-from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.prompt import TEMPLATES, PromptTemplate
-from falcon_job.qa.store import EncodedPassage, Split
 from falcon_job.sources.base_model import locate
 from falcon_job.stages.fetch import fetch
 from falcon_job.stages.preprocess import preprocess
+from falcon_job.tokens.dataset import EncodedPassage, Split
+from falcon_job.tokens.encoder import PromptEncoder
+from falcon_job.tokens.tokenizer import make_encoder
 from falcon_job.workspace import Workspace
 from tools.train_tokenizer import train_tokenizer
 
@@ -89,11 +90,11 @@ def finished_run() -> SimpleNamespace:
     parts = write_data(workspace)
     write_params(workspace, params)
     model = random_model(workspace)
-    fetch(params, workspace)
-    preprocess(params, workspace)
+    fetch(params, Machine(), workspace)
+    preprocess(params, Machine(), workspace)
     teach(model, encoder_of(workspace), dev_rows(workspace), parts)
     model.save_pretrained(workspace.data / "tiny")
-    fetch(params, workspace)
+    fetch(params, Machine(), workspace)
     write_adapter(workspace, params)
     return SimpleNamespace(workspace=workspace, params=params, parts=parts, holder=holder)
 

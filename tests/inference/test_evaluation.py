@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from falcon_job.inference.evaluation import answerability, evaluate_replies, samples, threshold_curve
 from falcon_job.inference.replies import Reply
-from falcon_job.qa.store import EncodedQuestion
+from falcon_job.tokens.dataset import EncodedQuestion
 from tests.inference.finished_run import mean, official
 
 KEYS = {

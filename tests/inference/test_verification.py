@@ -9,14 +9,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from falcon_job.errors import JobError
 from falcon_job.inference import verification
-from falcon_job.inference.package import PROMPT_FILE
+from falcon_job.inference.bundle import PROMPT_FILE
 from falcon_job.inference.verification import answer_logits, check_package, merge, sample_trees
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.model.tokenizer import load_tokenizer
 from falcon_job.qa.prompt import TEMPLATES
-from falcon_job.qa.store import Split, write_split
 from falcon_job.sources.base_model import locate
+from falcon_job.tokens.dataset import Split, write_split
+from falcon_job.tokens.tokenizer import load_tokenizer
 from tests.inference.finished_run import CPU, base_of, finished_run, fresh_copy, write_adapter
 
 

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from falcon_job.errors import InputError, MachineError
+from falcon_job.machine import Machine
 from falcon_job.model.attention import (
     IMPLEMENTATION,
     check_window,
@@ -21,7 +22,7 @@ from falcon_job.model.attention import (
     prefix_tree_attention,
 )
 from falcon_job.packing.layout import Branch, Tree, lay_out
-from falcon_job.training.packs import PackForm
+from falcon_job.packing.pack import PackForm
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
@@ -147,27 +148,24 @@ def gpu(monkeypatch):
     return pretend
 
 
-def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(set_machine, gpu):
+def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(gpu):
     config = falcon_7b_type(**WIDE).config
     gpu()
-    assert choose_kernel(CUDA, config) == "flex"
-    assert choose_kernel(CUDA, llama_type(**WIDE).config) == "flex"
-    assert choose_kernel(CUDA, GPTJConfig(n_embd=64, n_head=4)) == "sdpa"
-    assert choose_kernel(CUDA, falcon_7b_type().config) == "sdpa", "its heads are too small"
-    assert choose_kernel(CPU, config) == "sdpa"
-    set_machine(attention="sdpa")
-    assert choose_kernel(CUDA, config) == "sdpa"
-    set_machine(attention="auto")
+    assert choose_kernel(CUDA, config, Machine()) == "flex"
+    assert choose_kernel(CUDA, llama_type(**WIDE).config, Machine()) == "flex"
+    assert choose_kernel(CUDA, GPTJConfig(n_embd=64, n_head=4), Machine()) == "sdpa"
+    assert choose_kernel(CUDA, falcon_7b_type().config, Machine()) == "sdpa", "its heads are too small"
+    assert choose_kernel(CPU, config, Machine()) == "sdpa"
+    assert choose_kernel(CUDA, config, Machine(attention="sdpa")) == "sdpa"
     gpu(triton=False)
-    assert choose_kernel(CUDA, config) == "sdpa"
+    assert choose_kernel(CUDA, config, Machine()) == "sdpa"
     gpu(capability=(6, 1))
-    assert choose_kernel(CUDA, config) == "sdpa"
+    assert choose_kernel(CUDA, config, Machine()) == "sdpa"
 
 
-def test_flex_on_a_cpu_is_refused(set_machine):
-    set_machine(attention="flex")
+def test_flex_on_a_cpu_is_refused():
     with pytest.raises(MachineError, match="FALCON_JOB_ATTENTION=flex needs a GPU"):
-        choose_kernel(CPU, falcon_7b_type(**WIDE).config)
+        choose_kernel(CPU, falcon_7b_type(**WIDE).config, Machine(attention="flex"))
 
 
 @pytest.mark.parametrize("config", [Gemma2Config, GptOssConfig])
@@ -178,8 +176,8 @@ def test_models_that_attend_by_more_than_a_mask_are_not_given_ours(config):
 @pytest.mark.parametrize("config", [FalconMambaConfig, Gemma3Config])
 def test_a_configuration_without_plain_heads_is_no_traceback(config, gpu):
     gpu()
-    assert choose_kernel(CPU, config()) == "sdpa"
-    choose_kernel(CUDA, config())
+    assert choose_kernel(CPU, config(), Machine()) == "sdpa"
+    choose_kernel(CUDA, config(), Machine())
 
 
 def test_a_model_that_attends_over_a_window_shorter_than_the_sequences_is_refused():

@@ -4,6 +4,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import FalconConfig, FalconForCausalLM
 
 from falcon_job.errors import MachineError
+from falcon_job.machine import Machine
 from falcon_job.model.engine import (
     Engine,
     choose_engine,
@@ -31,8 +32,9 @@ def free(monkeypatch):
     return lambda gigabytes: monkeypatch.setattr("falcon_job.model.engine.free_bytes", lambda _: gigabytes * GB)
 
 
-def chosen(model, kernel="flex", longest=384):
-    return choose_engine(model, kernel, pack_sizes(kernel, longest))
+def chosen(model, kernel="flex", longest=384, **settings):
+    machine = Machine(**settings)
+    return choose_engine(model, kernel, pack_sizes(kernel, longest, machine), machine)
 
 
 @pytest.mark.parametrize("build", [falcon_7b_type, falcon_40b_type, llama_type])
@@ -76,21 +78,20 @@ def test_where_nothing_fits_the_smallest_is_tried_with_a_warning_that_says_what_
     assert not caplog.text
 
 
-def test_what_the_machine_settings_say_holds_and_the_rest_fits_itself_to_it(falcon_7b, free, set_machine):
+def test_what_the_machine_settings_say_holds_and_the_rest_fits_itself_to_it(falcon_7b, free):
     free(10)
-    set_machine(tokens_per_pack="5000")
-    assert chosen(falcon_7b) == Engine("flex", "on", "on", 4992), "whole blocks"
-    set_machine(activation_checkpointing="off")
-    assert chosen(falcon_7b) == Engine("flex", "on", "off", 4992), "it may not fit: the user's word"
-    set_machine(compile="off")
-    assert chosen(falcon_7b) == Engine("flex", "off", "off", 4992)
+    settings = {"tokens_per_pack": 5000}
+    assert chosen(falcon_7b, **settings) == Engine("flex", "on", "on", 4992), "whole blocks"
+    settings["activation_checkpointing"] = "off"
+    assert chosen(falcon_7b, **settings) == Engine("flex", "on", "off", 4992), "it may not fit: the user's word"
+    settings["compile"] = "off"
+    assert chosen(falcon_7b, **settings) == Engine("flex", "off", "off", 4992)
 
 
-def test_layers_that_are_not_compiled_are_reckoned_to_keep_more(falcon_7b, free, set_machine):
+def test_layers_that_are_not_compiled_are_reckoned_to_keep_more(falcon_7b, free):
     free(30.5)
     assert chosen(falcon_7b).tokens_per_pack == 8192
-    set_machine(compile="off")
-    assert chosen(falcon_7b).tokens_per_pack == 4096
+    assert chosen(falcon_7b, compile="off").tokens_per_pack == 4096
 
 
 def test_dora_dropout_and_the_states_of_the_optimizer_take_memory_too(falcon_7b, free):
@@ -110,14 +111,13 @@ def test_dora_dropout_and_the_states_of_the_optimizer_take_memory_too(falcon_7b,
     assert chosen(shape(r=1024)).tokens_per_pack == 4096
 
 
-def test_a_model_without_activation_checkpointing_is_not_given_it(free, set_machine, monkeypatch):
+def test_a_model_without_activation_checkpointing_is_not_given_it(free, monkeypatch):
     model = falcon_7b_type()
     monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
     free(0)
     assert chosen(model).activation_checkpointing == "off"
-    set_machine(activation_checkpointing="on")
     with pytest.raises(MachineError, match="CHECKPOINTING=on: a falcon model has none on the installed transformers"):
-        chosen(model)
+        chosen(model, activation_checkpointing="on")
 
 
 def test_of_a_model_whose_layers_are_not_known_nothing_is_compiled_and_packs_are_small(monkeypatch):
@@ -133,12 +133,12 @@ def test_a_pack_holds_the_longest_sequence_whatever_the_memory(falcon_7b, free):
     assert chosen(falcon_7b, longest=3000).tokens_per_pack == 3072
 
 
-def test_packs_below_the_longest_sequence_are_refused(set_machine):
-    set_machine(tokens_per_pack="700")
+def test_packs_below_the_longest_sequence_are_refused():
+    machine = Machine(tokens_per_pack=700)
 
-    assert pack_sizes("sdpa", 700) == [700]
+    assert pack_sizes("sdpa", 700, machine) == [700]
     with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=700 \(packs of 640\) is below .*=700"):
-        pack_sizes("flex", 700)
+        pack_sizes("flex", 700, machine)
 
 
 def test_memory_has_no_limit_on_a_cpu():

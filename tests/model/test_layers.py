@@ -4,8 +4,8 @@ import torch
 from falcon_job.model.engine import Engine, decoder_layers
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import PackForm
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import PackForm
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]

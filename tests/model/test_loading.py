@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, T5Config
 
 from falcon_job.errors import InputError, JobError, MachineError
+from falcon_job.machine import Machine
 from falcon_job.model import loading
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.attention import IMPLEMENTATION
@@ -251,22 +252,19 @@ def test_a_model_too_large_for_the_device_does_not_fit_the_machine(folder, monke
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_on_a_machine_without_it_is_refused(set_machine):
-    set_machine(device="cuda")
+def test_cuda_on_a_machine_without_it_is_refused():
     with pytest.raises(MachineError, match=r"FALCON_JOB_DEVICE=cuda, but .* unset it") as caught:
-        choose_device()
+        choose_device(Machine(device="cuda"))
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("value", ["auto", "cpu"])
-def test_without_cuda_the_cpu_is_chosen(set_machine, monkeypatch, value):
+def test_without_cuda_the_cpu_is_chosen(monkeypatch, value):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    set_machine(device=value)
-    assert choose_device() == CPU
+    assert choose_device(Machine(device=value)) == CPU
 
 
 @pytest.mark.parametrize(("value", "device"), [("auto", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
-def test_cuda_is_chosen_where_it_is_unless_the_cpu_is_asked_for(set_machine, monkeypatch, value, device):
+def test_cuda_is_chosen_where_it_is_unless_the_cpu_is_asked_for(monkeypatch, value, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    set_machine(device=value)
-    assert choose_device() == torch.device(device)
+    assert choose_device(Machine(device=value)) == torch.device(device)

@@ -67,7 +67,7 @@ def test_other_base_weights_at_the_same_path_rerun_what_depends_on_them(clone, r
         ("falcon_job/machine.py", []),
         ("falcon_job/reporting/summary.py", []),
         ("falcon_job/qa/metric.py", ["baseline", "evaluate"]),
-        ("falcon_job/training/loss.py", ["train"]),
+        ("falcon_job/packing/loss.py", ["train"]),
     ],
 )
 def test_edited_code_reruns_the_stages_whose_result_it_decides(clone, ran, file, stages):

@@ -265,7 +265,7 @@ def test_a_signal_to_a_stage_run_by_hand_stops_it(clone):
 def test_a_stage_stops_on_a_signal_whatever_happens_to_the_first_and_cleans_up_undisturbed(work, said):
     code = f"""
 import os, signal, time
-from falcon_job.commands.stage import _stopped_by_signals
+from falcon_job.stages.running import _stopped_by_signals
 from falcon_job.errors import Stopped
 def stop(): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.01)
 class Finalized:

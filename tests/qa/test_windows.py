@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.qa.windows import Window, cut_windows
+from falcon_job.tokens.encoder import PromptEncoder
 from tests.made_tokenizers import made
 
 AROUND = 4

@@ -48,7 +48,7 @@ from falcon_job.workspace import Workspace
 workspace = Workspace(Path(sys.argv[2]))
 try:
     if sys.argv[1] == "fetch":
-        fetch(load_params(workspace.params), workspace)
+        fetch(load_params(workspace.params), Machine(), workspace)
     else:
         print(locate(workspace))
 except JobError as error:

@@ -5,11 +5,12 @@ import pytest
 
 from falcon_job.errors import InputError
 from falcon_job.inference.generation import Generator
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
-from falcon_job.qa.dataset import read_passages
-from falcon_job.qa.store import Split
+from falcon_job.records.dataset import read_passages
 from falcon_job.stages.baseline import baseline
 from falcon_job.stages.evaluate import evaluate
+from falcon_job.tokens.dataset import Split
 from falcon_job.workspace import Workspace
 from tests.inference.finished_run import (
     WRONG,
@@ -29,12 +30,12 @@ KEYS = {
 OFFICIAL = ("predictions.json", "forced.json", "na_prob.json")
 
 
-def scored(folder, **changes) -> Workspace:
+def scored(folder, machine=None, **changes) -> Workspace:
     run = finished_run()
     workspace = fresh_copy(folder, run.workspace)
     params = make_params(**changes)
-    baseline(params, workspace)
-    evaluate(params, workspace)
+    baseline(params, machine or Machine(), workspace)
+    evaluate(params, machine or Machine(), workspace)
     return workspace
 
 
@@ -182,15 +183,8 @@ def test_equal_runs_give_equal_bytes_apart_from_run(workspace, tmp_path):
             assert first.read_bytes() == second.read_bytes(), name
 
 
-def test_the_machines_batch_size_changes_no_answer(workspace, tmp_path, monkeypatch):
-    from falcon_job.machine import machine
-
-    monkeypatch.setenv("FALCON_JOB_TOKENS_PER_PACK", "150")
-    machine.cache_clear()
-    try:
-        again = scored(tmp_path)
-    finally:
-        machine.cache_clear()
+def test_the_machines_batch_size_changes_no_answer(workspace, tmp_path):
+    again = scored(tmp_path, Machine(tokens_per_pack=150))
     for name in ("predictions.json", "forced.json", "baseline/predictions.json"):
         assert (again.build / name).read_bytes() == (workspace.build / name).read_bytes()
 

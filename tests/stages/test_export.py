@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from falcon_job.errors import InputError, JobError
 from falcon_job.inference.verification import answer_logits, sample_trees
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.stages import export as stage
 from falcon_job.stages.evaluate import evaluate
@@ -27,7 +28,7 @@ FILES = {
 def evaluated(tmp_path_factory):
     run = finished_run()
     workspace = fresh_copy(tmp_path_factory.mktemp("evaluated"), run.workspace)
-    evaluate(run.params, workspace)
+    evaluate(run.params, Machine(), workspace)
     return workspace
 
 
@@ -40,7 +41,7 @@ def workspace(tmp_path, evaluated):
 def exported(tmp_path_factory, evaluated):
     """Exported and merged once; do not change it."""
     workspace = fresh_copy(tmp_path_factory.mktemp("exported"), evaluated)
-    export(make_params(export={"merge": True}), workspace)
+    export(make_params(export={"merge": True}), Machine(), workspace)
     return workspace
 
 
@@ -126,14 +127,14 @@ def test_the_merged_model_needs_no_peft_and_its_hashes_are_reported(exported):
 
 
 def test_nothing_is_merged_unless_asked_for(workspace):
-    export(finished_run().params, workspace)
+    export(finished_run().params, Machine(), workspace)
     assert not workspace.dist.exists()
     assert "merged" not in read(workspace.reports / "export.json")
 
 
 @pytest.mark.parametrize("precision", ["fp8", "nf4"])
 def test_a_quantized_run_is_exported_and_merged(workspace, precision):
-    export(make_params(model={"precision": precision}, export={"merge": True}), workspace)
+    export(make_params(model={"precision": precision}, export={"merge": True}), Machine(), workspace)
     report = read(workspace.reports / "export.json")
     assert report["largest_logit_difference"] == 0
     assert report["merged"]["drift"] > 0
@@ -141,9 +142,9 @@ def test_a_quantized_run_is_exported_and_merged(workspace, precision):
 
 
 def test_exporting_again_replaces_the_package(workspace):
-    export(finished_run().params, workspace)
+    export(finished_run().params, Machine(), workspace)
     (workspace.export / "left over").write_text("x")
-    export(finished_run().params, workspace)
+    export(finished_run().params, Machine(), workspace)
     assert {path.name for path in workspace.export.iterdir()} == FILES
 
 
@@ -174,7 +175,7 @@ def test_a_copy_damaged_on_the_way_is_no_export(workspace, monkeypatch, damage):
     monkeypatch.setattr(stage.shutil, "copyfile", copy_badly)
     before = sorted(workspace.build.iterdir())
     with pytest.raises(JobError, match="adapter") as caught:
-        export(finished_run().params, workspace)
+        export(finished_run().params, Machine(), workspace)
     assert caught.value.exit_code == 1
     assert sorted(workspace.build.iterdir()) == before, "no build/export, whole or half"
     assert not (workspace.reports / "export.json").exists()
@@ -193,20 +194,20 @@ def test_the_tokenizer_of_another_model_is_no_export(workspace, monkeypatch):
 
     monkeypatch.setattr(stage, "load_tokenizer", load_another)
     with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
-        export(finished_run().params, workspace)
+        export(finished_run().params, Machine(), workspace)
     assert not workspace.export.exists()
 
 
 def test_a_prompt_changed_since_preprocess_is_no_export(workspace):
     with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
-        export(make_params(prompt={"template": "seed"}), workspace)
+        export(make_params(prompt={"template": "seed"}), Machine(), workspace)
     assert not workspace.export.exists()
 
 
 def test_a_refused_merge_leaves_nothing_in_dist_and_no_report(workspace, monkeypatch):
     monkeypatch.setitem(stage.merge.__globals__["MERGE_DRIFT"], "fp32", -1.0)
     with pytest.raises(JobError, match=r"set export.merge to false"):
-        export(make_params(export={"merge": True}), workspace)
+        export(make_params(export={"merge": True}), Machine(), workspace)
     assert list(workspace.dist.iterdir()) == []
     assert not (workspace.reports / "export.json").exists()
 
@@ -214,7 +215,7 @@ def test_a_refused_merge_leaves_nothing_in_dist_and_no_report(workspace, monkeyp
 def test_a_base_changed_on_disk_is_refused(workspace):
     flip_a_bit(workspace.data / "tiny" / "model.safetensors")
     with pytest.raises(InputError, match=r"is not the file that build/base.json records") as caught:
-        export(finished_run().params, workspace)
+        export(finished_run().params, Machine(), workspace)
     assert caught.value.exit_code == 2
     assert not workspace.export.exists()
 
@@ -231,6 +232,6 @@ def test_a_missing_input_is_one_clear_error(workspace, missing, message):
     path = workspace.path(missing)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(InputError, match=message) as caught:
-        export(finished_run().params, workspace)
+        export(finished_run().params, Machine(), workspace)
     assert "\n" not in str(caught.value)
     assert not workspace.export.exists()

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from falcon_job.errors import InputError
+from falcon_job.machine import Machine
 from falcon_job.params import Params, validate
 from falcon_job.sources.base_model import locate
 from falcon_job.stages.fetch import fetch
@@ -43,7 +44,7 @@ def written(workspace):
 
 
 def test_datasets_manifest_and_base_record_are_written(workspace):
-    fetch(params(), workspace)
+    fetch(params(), Machine(), workspace)
     assert sorted(map(str, written(workspace))) == [
         "base.json",
         "raw/dev.json",
@@ -54,26 +55,26 @@ def test_datasets_manifest_and_base_record_are_written(workspace):
 
 
 def test_second_run_writes_the_same_bytes(workspace):
-    fetch(params(), workspace)
+    fetch(params(), Machine(), workspace)
     first = written(workspace)
-    fetch(params(), workspace)
+    fetch(params(), Machine(), workspace)
     assert written(workspace) == first
 
 
 def test_outputs_hold_no_path_of_the_machine(workspace):
-    fetch(params(), workspace)
+    fetch(params(), Machine(), workspace)
     assert all(str(workspace.root).encode() not in content for content in written(workspace).values())
 
 
 def test_nothing_is_written_into_data(workspace):
     before = sorted(workspace.data.rglob("*"))
-    fetch(params(), workspace)
+    fetch(params(), Machine(), workspace)
     assert sorted(workspace.data.rglob("*")) == before
 
 
 def test_bad_dataset_leaves_no_output(workspace):
     with pytest.raises(InputError):
-        fetch(params(dev="data/none.json"), workspace)
+        fetch(params(dev="data/none.json"), Machine(), workspace)
     assert not workspace.base.exists()
     assert not workspace.raw.exists()
 
@@ -81,6 +82,6 @@ def test_bad_dataset_leaves_no_output(workspace):
 def test_bad_model_leaves_no_base_record(workspace):
     (workspace.data / "tiny" / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json"):
-        fetch(params(), workspace)
+        fetch(params(), Machine(), workspace)
     assert not workspace.base.exists()
     assert json.loads((workspace.raw / "manifest.json").read_text()).keys() == {"train", "dev"}

@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
 from falcon_job.errors import InputError
+from falcon_job.machine import Machine
 from falcon_job.params import Params, validate
 from falcon_job.qa.prompt import TEMPLATES
-from falcon_job.qa.store import Split
 from falcon_job.sources.base_model import pin
 from falcon_job.stages.preprocess import preprocess
+from falcon_job.tokens.dataset import Split
 from falcon_job.workspace import Workspace
 from tests.made_tokenizers import TINY_FALCON, saved
 
@@ -71,7 +72,7 @@ class Job:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def run(self, template: str = "squad-v2", **settings) -> dict:
-        preprocess(self.params(template, **settings), self.workspace)
+        preprocess(self.params(template, **settings), Machine(), self.workspace)
         return json.loads((self.workspace.reports / "data.json").read_text())
 
     def split(self, name: str) -> list:

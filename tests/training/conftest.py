@@ -7,8 +7,8 @@ from ruamel.yaml import YAML
 from transformers import PreTrainedModel
 
 from falcon_job.params import load_params
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion, write_split
 from falcon_job.sources.base_model import pin
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion, write_split
 from falcon_job.workspace import Workspace
 from tests.tiny_models import VOCABULARY, falcon_7b_type
 

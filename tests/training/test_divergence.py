@@ -5,14 +5,15 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 
 from falcon_job.errors import JobError
+from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.float8 import Float8Linear
 from falcon_job.model.loading import load_base
+from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
-from falcon_job.qa.store import Split
 from falcon_job.stages.train import train
+from falcon_job.tokens.dataset import Split
 from falcon_job.training.divergence import TOLERANCE, Divergence, check_divergence, diverge
-from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import to_tree
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
@@ -88,7 +89,7 @@ def test_predictions_that_are_no_numbers_stop_the_run(workspace, first_pack):
 @pytest.mark.parametrize(("precision", "compared"), [("fp8", True), ("nf4", True), ("bf16", False)])
 def test_a_run_reports_the_divergence_of_quantized_weights(workspace, precision, compared):
     write_params(workspace, model={"precision": precision}, train={"epochs": 1})
-    train(load_params(workspace.params), workspace)
+    train(load_params(workspace.params), Machine(), workspace)
     report = json.loads((workspace.reports / "train.json").read_text(encoding="utf-8"))
 
     assert ("divergence" in report) == compared

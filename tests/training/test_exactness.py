@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_job.training.loss import answer_loss
-from falcon_job.training.packs import PackForm, supervised_tokens
+from falcon_job.packing.loss import answer_loss
+from falcon_job.packing.pack import PackForm, supervised_tokens
 from tests.packing.test_layout import CAPACITY, TREES
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from falcon_job.qa.dataset import read_passages
+from falcon_job.packing.pack import PackForm, slots
 from falcon_job.qa.prompt import TEMPLATES
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion, Split, write_split
-from falcon_job.training.packs import PackForm, slots
+from falcon_job.records.dataset import read_passages
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion, Split, write_split
 from falcon_job.training.steps import StepDataset
 
 FOLDER = os.environ.get("FALCON_JOB_SQUAD")

@@ -7,7 +7,7 @@ from falcon_job.model.engine import Engine, decoder_layers
 from falcon_job.model.float8 import Float8Product, to_float8
 from falcon_job.model.layers import prepare_layers
 from falcon_job.packing import Branch, Tree
-from falcon_job.training.packs import PackForm
+from falcon_job.packing.pack import PackForm
 from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 

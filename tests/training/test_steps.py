@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion, Split, write_split
-from falcon_job.training.packs import PackForm
+from falcon_job.packing.pack import PackForm
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion, Split, write_split
 from falcon_job.training.steps import StepDataset, StepPlan
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=12)

@@ -12,15 +12,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import MistralConfig, MistralForCausalLM, TrainingArguments
 
-from falcon_job.commands.stage import _out_of_memory_explained
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
+from falcon_job.machine import Machine
 from falcon_job.model.engine import FULL_PACK
+from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
-from falcon_job.qa.store import Split, write_split
 from falcon_job.sources.base_model import pin
+from falcon_job.stages.running import _out_of_memory_explained
 from falcon_job.stages.train import train
+from falcon_job.tokens.dataset import Split, write_split
 from falcon_job.training.callbacks import RunningLoss
-from falcon_job.training.packs import PackForm
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer
 from tests.tiny_models import VOCABULARY
@@ -37,9 +38,9 @@ TINY_MISTRAL = MistralConfig(
 )
 
 
-def run(workspace, **changes):
+def run(workspace, machine=None, **changes):
     write_params(workspace, **changes)
-    train(load_params(workspace.params), workspace)
+    train(load_params(workspace.params), machine or Machine(), workspace)
     return rows(workspace)
 
 
@@ -76,13 +77,11 @@ def test_training_lowers_the_loss_and_leaves_adapter_history_and_report(workspac
     assert not list(workspace.checkpoints.glob("*/checkpoint-*"))
 
 
-def test_pack_size_changes_neither_losses_nor_adapter_beyond_rounding(workspace, set_machine):
+def test_pack_size_changes_neither_losses_nor_adapter_beyond_rounding(workspace):
     write = {"preprocess": {"max_tokens": 32}, "train": {"epochs": 2, "learning_rate": 0.002}}
-    set_machine(tokens_per_pack="32")
-    small = run(workspace, **write)
+    small = run(workspace, Machine(tokens_per_pack=32), **write)
     small_adapter = load_file(workspace.adapter / "adapter_model.safetensors")
-    set_machine(tokens_per_pack="4096")
-    large = run(workspace, **write)
+    large = run(workspace, Machine(tokens_per_pack=4096), **write)
     large_adapter = load_file(workspace.adapter / "adapter_model.safetensors")
 
     assert losses(small) == pytest.approx(losses(large), rel=1e-5)
@@ -331,18 +330,15 @@ def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(wo
         run(workspace)
 
 
-def test_packs_shorter_than_a_sequence_are_refused(workspace, set_machine):
-    set_machine(tokens_per_pack="16")
-
+def test_packs_shorter_than_a_sequence_are_refused(workspace):
     with pytest.raises(MachineError, match=r"FALCON_JOB_TOKENS_PER_PACK=16 .* is below preprocess.max_tokens=512"):
-        run(workspace)
+        run(workspace, Machine(tokens_per_pack=16))
 
 
-def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, set_machine, monkeypatch):
+def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, monkeypatch):
     monkeypatch.setattr("falcon_job.training.setup.load_base", lambda *_: pytest.fail("loaded"))
-    set_machine(tokens_per_pack="16")
     with pytest.raises(MachineError):
-        run(workspace)
+        run(workspace, Machine(tokens_per_pack=16))
     MistralForCausalLM(TINY_MISTRAL).save_pretrained(workspace.path("base"))
     pin(load_params(workspace.params).model, workspace).write(workspace.base)
     with pytest.raises(InputError, match="attends over 8 tokens at a time"):

@@ -12,9 +12,9 @@ from statistics import mean, median
 import click
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from falcon_job.qa.dataset import read_passages
 from falcon_job.qa.metric import question_scores
-from falcon_job.qa.passage import Answer, Passage
+from falcon_job.records.dataset import read_passages
+from falcon_job.records.passage import Answer, Passage
 
 Guess = Callable[[str], str]
 """An answer for a passage's text, whatever is asked."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from falcon_job.commands.doctor.finding import Finding, Surroundings, note, ok, problem, renew_environment
 from falcon_job.commands.doctor.folders import why_not_writable
 from falcon_job.errors import InputError, first_line
-from falcon_job.machine import machine
+from falcon_job.machine import read_machine
 from falcon_job.params import load_params
 from falcon_job.workspace import Workspace
 
@@ -64,7 +64,7 @@ def check_dvc(here: Surroundings) -> Finding:
 def check_settings(here: Surroundings) -> Finding:
     """Check the FALCON_JOB_* variables."""
     try:
-        settings = machine().model_dump()
+        settings = read_machine(here.workspace.root if here.workspace else Path.cwd()).model_dump()
     except InputError as error:
         return problem(_in_one_line(error), "correct it in the environment, or in .env")
     return ok(", ".join(f"FALCON_JOB_{name.upper()}={value}" for name, value in settings.items()))

@@ -3,10 +3,11 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from falcon_job.errors import InputError
-from falcon_job.machine import machine
+from falcon_job.machine import read_machine
 from falcon_job.params import Params, load_params
 from falcon_job.workspace import Workspace
 
@@ -53,7 +54,9 @@ def look_around() -> Surroundings:
     workspace = params = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     with contextlib.suppress(InputError):
-        device = machine().device
+        workspace = Workspace.find()
+    with contextlib.suppress(InputError):
+        device = read_machine(workspace.root if workspace else Path.cwd()).device
     with contextlib.suppress(InputError):
         workspace = Workspace.find()
         params = load_params(workspace.params)

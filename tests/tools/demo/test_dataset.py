@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from falcon_job.params import load_params
-from falcon_job.qa.dataset import check_disjoint, read_passages
-from falcon_job.qa.splits import split_validation
+from falcon_job.records.dataset import check_disjoint, read_passages
+from falcon_job.records.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
 from tools.demo.dataset import write_demo_dataset

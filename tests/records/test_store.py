@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.errors import JobError
-from falcon_job.qa import spool
-from falcon_job.qa.dataset import read_passages
-from falcon_job.qa.passage import Answer, Passage, Question
-from falcon_job.qa.spool import Selection, Spool
+from falcon_job.records import store
+from falcon_job.records.dataset import read_passages
+from falcon_job.records.passage import Answer, Passage, Question
+from falcon_job.records.store import Selection, Spool
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 questions = st.builds(
@@ -98,7 +98,7 @@ def test_reading_a_file_takes_far_less_memory_than_it_has_bytes(tmp_path):
 
 
 def test_a_disk_without_room_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "_TABLES", spool._TABLES + "PRAGMA max_page_count = 10;")
+    monkeypatch.setattr(store, "_TABLES", store._TABLES + "PRAGMA max_page_count = 10;")
     path = tmp_path / "train.jsonl"
     path.write_text(
         "".join(json.dumps({"question": f"{number}?", "answer": "long " * 99}) + "\n" for number in range(500)),

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa.passage import Passage, Question
-from falcon_job.qa.splits import MIN_ARTICLES, split_validation, spread, take_passages
+from falcon_job.records.passage import Passage, Question
+from falcon_job.records.splits import MIN_ARTICLES, split_validation, spread, take_passages
 
 
 def passages(*layout: tuple[str, int]) -> list[Passage]:

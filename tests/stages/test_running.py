@@ -13,7 +13,7 @@ def test_fetch_alone_sees_the_token_of_the_hub(tmp_path):
         shutil.copyfile(ROOT / name, tmp_path / name)
     code = """
 import os, sys, types
-from falcon_job.commands.stage import run_stage
+from falcon_job.stages.running import run_stage
 def show(params, workspace):
     import huggingface_hub
     print([key for key in os.environ if key.endswith("TOKEN")], huggingface_hub.get_token())
@@ -36,7 +36,7 @@ run_stage(name)
 def test_compiled_kernels_are_kept_in_the_clone_unless_told_otherwise(tmp_path, given):
     code = """
 from pathlib import Path
-from falcon_job.commands.stage import _set_up_libraries
+from falcon_job.stages.running import _set_up_libraries
 from falcon_job.workspace import Workspace
 _set_up_libraries(Workspace(Path.cwd()))
 from torch._inductor.runtime.cache_dir_utils import cache_dir
@@ -54,7 +54,7 @@ print(cache_dir())
 def test_compiled_kernels_are_chosen_without_a_race_unless_told_otherwise(tmp_path, given, deterministic):
     code = """
 from pathlib import Path
-from falcon_job.commands.stage import _set_up_libraries
+from falcon_job.stages.running import _set_up_libraries
 from falcon_job.workspace import Workspace
 _set_up_libraries(Workspace(Path.cwd()))
 from torch._inductor import config
@@ -72,13 +72,13 @@ def test_temporary_files_of_sqlite_lie_in_the_clone(tmp_path):
     code = """
 import os
 from pathlib import Path
-from falcon_job.commands.stage import _set_up_libraries
+from falcon_job.stages.running import _set_up_libraries
 from falcon_job.workspace import Workspace
 workspace = Workspace(Path.cwd())
 workspace.scratch.mkdir()
 _set_up_libraries(workspace)
-from falcon_job.qa.passage import Passage, Question
-from falcon_job.qa.spool import Spool
+from falcon_job.records.passage import Passage, Question
+from falcon_job.records.store import Spool
 spool = Spool()
 for number in range(100):
     spool.add(Passage("A", "x" * 1_000_000, (Question(str(number), "Q?", ()),)))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from falcon_job.model.engine import Engine
 from falcon_job.packing.layout import IGNORED, Layout, Tree, lay_out, pack_trees
 from falcon_job.packing.mask import BLOCK, block_mask, block_table, dense_mask
 
@@ -35,12 +34,6 @@ class PackForm:
 
     capacity: int
     lengths: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, engine: Engine) -> "PackForm":
-        """Return the form of an engine's packs."""
-        form = cls.sparse if engine.attention == "flex" else cls.dense
-        return form(engine.tokens_per_pack)
 
     @classmethod
     def dense(cls, capacity: int) -> "PackForm":

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import Any, overload
 
-from falcon_job.qa.passage import Answer, Passage, Question
+from falcon_job.records.passage import Answer, Passage, Question
 
 _TABLES = """
 PRAGMA journal_mode = off;

@@ -10,15 +10,15 @@ import time
 import psutil
 import pytest
 
-from falcon_job.commands import locks
-from falcon_job.commands.locks import clear_dvc_locks, lock
 from falcon_job.errors import JobError
+from falcon_job.stages import locks
+from falcon_job.stages.locks import clear_dvc_locks, lock
 from falcon_job.workspace import Workspace
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from falcon_job.commands.locks import lock
+from falcon_job.stages.locks import lock
 from falcon_job.workspace import Workspace
 
 with lock(Workspace(Path(sys.argv[1])), "train"):

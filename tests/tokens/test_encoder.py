@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.tokens.encoder import PromptEncoder
 from tests.made_tokenizers import KINDS, made
 
 each_kind = pytest.mark.parametrize("kind", KINDS)

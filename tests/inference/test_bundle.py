@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from falcon_job.errors import InputError
-from falcon_job.inference.package import open_package
+from falcon_job.inference.bundle import open_package
+from falcon_job.machine import Machine
 from falcon_job.stages.evaluate import evaluate
 from falcon_job.stages.export import export
 from tests.inference.finished_run import finished_run, fresh_copy, make_params, write_params
@@ -14,8 +15,8 @@ from tests.inference.finished_run import finished_run, fresh_copy, make_params, 
 def exported(tmp_path_factory):
     run = finished_run()
     workspace = fresh_copy(tmp_path_factory.mktemp("exported"), run.workspace)
-    evaluate(run.params, workspace)
-    export(run.params, workspace)
+    evaluate(run.params, Machine(), workspace)
+    export(run.params, Machine(), workspace)
     return workspace
 
 

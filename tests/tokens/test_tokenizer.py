@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from falcon_job.errors import InputError
-from falcon_job.model.tokenizer import load_tokenizer, make_encoder
 from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.tokens.tokenizer import load_tokenizer, make_encoder
 from tests.made_tokenizers import KINDS, TINY_FALCON, made, saved
 
 SEED = TEMPLATES["seed"]

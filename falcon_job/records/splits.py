@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from falcon_job.errors import InputError
-from falcon_job.qa.passage import Passage
-from falcon_job.qa.spool import Selection
+from falcon_job.records.passage import Passage
+from falcon_job.records.store import Selection
 
 MIN_ARTICLES = 10
 """Below this many articles a split by article would leave too few, and passages are split instead."""

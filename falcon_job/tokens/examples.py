@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from falcon_job.errors import InputError
-from falcon_job.qa.encode import PromptEncoder
-from falcon_job.qa.passage import Passage, Question
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion
 from falcon_job.qa.windows import Window, cut_windows
+from falcon_job.records.passage import Passage, Question
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion
+from falcon_job.tokens.encoder import PromptEncoder
 
 TOO_LONG = "question_too_long"
 ANSWER_CUT = "answer_in_no_window"

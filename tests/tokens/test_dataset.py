@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa import store
-from falcon_job.qa.store import EncodedPassage, EncodedQuestion, Split, write_split
+from falcon_job.tokens import dataset
+from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion, Split, write_split
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 tokens = st.lists(st.integers(0, 2**31 - 1), max_size=6)
@@ -30,12 +30,12 @@ def test_what_is_written_is_read(tmp_path_factory, content):
 
 
 def test_rows_beyond_one_batch_keep_their_order_and_bytes_repeat(tmp_path):
-    content = [replace(ROW, passage=i) for i in range(2 * store.ROWS_PER_BATCH + 1)]
+    content = [replace(ROW, passage=i) for i in range(2 * dataset.ROWS_PER_BATCH + 1)]
     for name in ("a.arrow", "b.arrow"):
         write_split(tmp_path / "new" / name, content)
     split = Split(tmp_path / "new" / "a.arrow")
     assert split.passages.tolist() == list(range(len(content)))
-    assert split[store.ROWS_PER_BATCH] == content[store.ROWS_PER_BATCH]
+    assert split[dataset.ROWS_PER_BATCH] == content[dataset.ROWS_PER_BATCH]
     with pa.memory_map(str(tmp_path / "new" / "a.arrow")) as source:
         assert pa.ipc.open_file(source).num_record_batches == 3  # not all of a file in memory at once
     assert (tmp_path / "new" / "a.arrow").read_bytes() == (tmp_path / "new" / "b.arrow").read_bytes()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from falcon_job.training.packs import Pack, attention_mask
+from falcon_job.packing.pack import Pack, attention_mask
 
 
 def answer_loss(model: nn.Module, pack: Pack) -> Tensor:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from falcon_job.packing import block_table, lay_out
 from falcon_job.packing.layout import Branch, Tree, pack_trees
 from falcon_job.packing.mask import BLOCK
-from falcon_job.training.packs import PackForm, attention_mask, plain_sequence, slots, supervised_tokens
+from falcon_job.packing.pack import PackForm, attention_mask, plain_sequence, slots, supervised_tokens
 from tests.packing.test_layout import TREES
 
 SOME = st.lists(TREES, min_size=1, max_size=12)

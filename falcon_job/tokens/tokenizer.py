@@ -5,8 +5,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from falcon_job.errors import InputError, first_line
-from falcon_job.qa.encode import PromptEncoder
 from falcon_job.qa.prompt import PromptTemplate
+from falcon_job.tokens.encoder import PromptEncoder
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

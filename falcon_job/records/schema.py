@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from falcon_job.qa.passage import Answer, Question
-from falcon_job.qa.spool import Spool
+from falcon_job.records.passage import Answer, Question
+from falcon_job.records.store import Spool
 
 _SHOWN_PROBLEMS = 50
 _SHOWN_CHARS = 60

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa import examples
-from falcon_job.qa.encode import PromptEncoder
-from falcon_job.qa.examples import ANSWER_CUT, TOO_LONG, ExampleEncoder, Tally
-from falcon_job.qa.passage import Answer, Passage, Question
 from falcon_job.qa.prompt import TEMPLATES
+from falcon_job.records.passage import Answer, Passage, Question
+from falcon_job.tokens import examples
+from falcon_job.tokens.encoder import PromptEncoder
+from falcon_job.tokens.examples import ANSWER_CUT, TOO_LONG, ExampleEncoder, Tally
 from tests.made_tokenizers import made
 
 TOKENIZER = made("falcon-tiny")

@@ -15,10 +15,11 @@ from types import FrameType
 
 import psutil
 
-from falcon_job.commands.locks import lock
 from falcon_job.errors import JobError, MachineError, Stopped
 from falcon_job.files import write_json
+from falcon_job.machine import Machine, read_machine
 from falcon_job.params import Params, load_params
+from falcon_job.stages.locks import lock
 from falcon_job.workspace import Workspace
 
 EXIT_CODE_FILE = "FALCON_JOB_EXIT_CODE_FILE"
@@ -39,16 +40,16 @@ def run_stage(name: str) -> None:
     with _exit_code_left_for_run(), _stopped_by_signals():
         _watch_run()
         workspace = Workspace.find()
-        params = load_params(workspace.params)
+        params, machine = load_params(workspace.params), read_machine(workspace.root)
         _set_up_libraries(workspace)
         _log_to_console_and_file(workspace, name)
         with lock(workspace, name):
-            work: Callable[[Params, Workspace], None] = getattr(
+            work: Callable[[Params, Machine, Workspace], None] = getattr(
                 importlib.import_module(f"falcon_job.stages.{name}"), name
             )
             started = time.perf_counter()
             with _out_of_memory_explained(name):
-                work(params, workspace)
+                work(params, machine, workspace)
             seconds = round(time.perf_counter() - started, 2)
             write_json(workspace.scratch / "times" / f"{name}.json", {"seconds": seconds})
             logger.info("done in %.1f s", seconds)

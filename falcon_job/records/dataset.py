@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from falcon_job.errors import InputError, JobError
-from falcon_job.qa.formats import READERS, UnreadableError
-from falcon_job.qa.passage import Passage
-from falcon_job.qa.records import Checks, quoted, summary
+from falcon_job.records.passage import Passage
+from falcon_job.records.readers import READERS, UnreadableError
+from falcon_job.records.schema import Checks, quoted, summary
 
 _SHOWN_EXAMPLES = 3
 

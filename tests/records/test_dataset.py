@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_job.errors import InputError
-from falcon_job.qa import formats
-from falcon_job.qa.dataset import check_disjoint, read_passages
-from falcon_job.qa.passage import Answer, Passage, Question
+from falcon_job.records import readers
+from falcon_job.records.dataset import check_disjoint, read_passages
+from falcon_job.records.passage import Answer, Passage, Question
 
 CONTEXT = "Caf\u00e9 M\u00fcller opened in 1920. It closed in 1944."
 YEAR = {"text": "1920", "answer_start": 22}
@@ -539,7 +539,7 @@ def test_a_csv_row_with_an_empty_id_gets_its_number(tmp_path):
 def test_a_document_too_large_to_be_read_whole_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     with path.open("wb") as file:
-        file.truncate(formats.LARGEST_DOCUMENT + 1_000_000)  # takes no room on disk
+        file.truncate(readers.LARGEST_DOCUMENT + 1_000_000)  # takes no room on disk
 
     with pytest.raises(InputError) as caught:
         read_passages(path)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from falcon_job.qa.passage import Answer, Passage, Question
-from falcon_job.qa.records import (
+from falcon_job.records.passage import Answer, Passage, Question
+from falcon_job.records.schema import (
     ArticleRecord,
     Checks,
     FlatRowRecord,
