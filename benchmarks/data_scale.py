@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from benchmarks.job import CODE, ROOT, stage_environment
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.steps import StepDataset
 
@@ -101,7 +101,7 @@ def kept(split: Path) -> int:
     """Return the bytes that Python and NumPy hold for the planned steps of a split."""
 
     def plan() -> StepDataset:
-        return StepDataset(Split(split), 128, PackForm.dense(2048), seed=0)
+        return StepDataset(Split(split), 128, Packer.dense(2048), seed=0)
 
     plan()  # what it imports is not counted
     tracemalloc.start()
@@ -131,7 +131,7 @@ def main(questions: tuple[int, ...], suffix: str) -> None:
                 "file_mb": round((work / "data" / f"train.{suffix}").stat().st_size / 1e6, 1),
                 "seconds": round(seconds, 1),
                 "peak_gb": round(peak / 1e9, 2),
-                "kept_bytes_a_question": round(kept(dataset) / sum(Split(dataset).question_counts), 1),
+                "kept_bytes_a_question": round(kept(dataset) / sum(Split(dataset).branch_counts), 1),
             }
         print("RESULT", json.dumps(result), flush=True)
 

@@ -22,14 +22,13 @@ from transformers import TrainerCallback
 
 from falcon_job.machine import Machine
 from falcon_job.model.layers import prepare_layers
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import Pack, slots
+from falcon_job.packing import completion_loss
 from falcon_job.params import Params, load_params
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.setup import load_for_training
 from falcon_job.training.speed import peak_memory
-from falcon_job.training.steps import Batch, StepDataset
+from falcon_job.training.steps import Step, StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
 
 ROOT = Path(__file__).parents[1]
@@ -106,10 +105,6 @@ def _model(trainer: PackedTrainer) -> torch.nn.Module:
     return trainer.model
 
 
-def _moved(pack: Pack, trainer: PackedTrainer) -> Pack:
-    return {name: tensor.to(trainer.args.device) for name, tensor in pack.items()}
-
-
 def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
     """Return the questions a second of the same steps without the Trainer."""
     model, optimizer = _model(trainer), trainer.optimizer
@@ -118,7 +113,7 @@ def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
     questions = 0
     model.train()
     steps = [
-        ([_moved(pack, trainer) for pack in step["packs"]], step["supervised_tokens"], step["questions"])
+        ([pack.to(trainer.args.device) for pack in step["packs"]], step["completion_tokens"], step["branches"])
         for step in repeated.items
     ]
     for number, (packs, supervised, count) in enumerate(steps):
@@ -126,7 +121,7 @@ def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
             _synchronize()
             started = time.perf_counter()
         for pack in packs:
-            (answer_loss(model, pack) / supervised).backward()
+            (completion_loss(model, pack) / supervised).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -135,12 +130,12 @@ def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
     return questions / (time.perf_counter() - started)
 
 
-def profile(trainer: PackedTrainer, step: Batch) -> dict[str, Any]:
+def profile(trainer: PackedTrainer, step: Step) -> dict[str, Any]:
     """Return milliseconds of a step by kind of kernel, and between kernels."""
     model = _model(trainer)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         for pack in step["packs"]:
-            (answer_loss(model, _moved(pack, trainer)) / step["supervised_tokens"]).backward()
+            (completion_loss(model, pack.to(trainer.args.device)) / step["completion_tokens"]).backward()
         _synchronize()
     kernels = [e for e in seen.events() if e.device_type.name == "CUDA"]
     kinds: dict[str, float] = {}
@@ -191,12 +186,12 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     loaded = time.perf_counter() - started
     loading_gb = peak_memory() / 1e9
     prepare_layers(model.get_base_model(), engine)
-    form = engine.pack_form()
+    packer = engine.packer()
     data = Split(split)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    difference = check_packing(model, StepDataset(data, 64, form, 0).trees(0), params.model.precision, form)
+    difference = check_packing(model, StepDataset(data, 64, packer, 0).trees(0), params.model.precision, packer)
     yield {
         "precision": precision,
         "load_seconds": round(loaded, 1),
@@ -209,7 +204,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     profiled = 256 if torch.cuda.is_available() else None
     for count in questions:
         params = settings(folder, precision, count)
-        plan = StepDataset(data, count, form, 0)
+        plan = StepDataset(data, count, packer, 0)
         repeated = Repeated(plan, steps)
         with tempfile.TemporaryDirectory() as scratch:
             trainer = build_trainer(model, params, Machine(), repeated, None, Path(scratch))  # type: ignore[arg-type]  # steps, repeated
@@ -222,8 +217,8 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
             "precision": precision,
             "questions_per_step": count,
             **result,
-            "fill": round(filled / sum(map(slots, packs)), 3),
-            "lengths": sorted({slots(pack) for pack in packs}),
+            "fill": round(filled / sum(map(len, packs)), 3),
+            "lengths": sorted({len(pack) for pack in packs}),
             "questions_per_second_without_trainer": round(bare(trainer, repeated), 1),
             **({"profile_ms": profile(trainer, repeated.items[0])} if profiled == count else {}),
         }

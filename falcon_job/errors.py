@@ -1,7 +1,7 @@
 """The errors a user can act on, each with the exit code that `falcon-job` returns for it.
 
-Every error says where something is wrong (a file, a key, an article, a question id), what is wrong, and what to do. These
-are fields, so that `doctor` and reports can show them apart. The place is the subject of the sentence:
+Every error says where something is wrong (a file, a key, an article, a question id), what is wrong, and what to do.
+These are fields, so that `doctor` and reports can show them apart. The place is the subject of the sentence:
 
     raise InputError("is not UTF-8", place="notes.txt", fix="save it as UTF-8")
 

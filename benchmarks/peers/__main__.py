@@ -16,8 +16,7 @@ from falcon_job.inference.scoring import score_dev
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer, completion_loss
 from falcon_job.params import load_params
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.self_check import TOLERANCES
@@ -74,13 +73,12 @@ def _scores(task: Task, folder: Path) -> dict[str, Any]:
         model = load_base(folder, precision, task.device)
     replies, numbers = score_dev(model, task.model, task.params, Machine(), task.workspace)
     write_json(task.workspace.build / "predictions.json", {reply.question.id: reply.answer for reply in replies})
-    steps = StepDataset(Split(task.workspace.dataset / "validation.arrow"), 64, PackForm.dense(4096), None)
+    steps = StepDataset(Split(task.workspace.dataset / "validation.arrow"), 64, Packer.dense(4096), None)
     total, count = 0.0, 0
     with torch.no_grad():
         for step in (steps[i] for i in range(len(steps))):
-            packs = [{name: part.to(task.device) for name, part in pack.items()} for pack in step["packs"]]
-            total += sum(float(answer_loss(model, pack)) for pack in packs)
-            count += step["supervised_tokens"]
+            total += sum(float(completion_loss(model, pack.to(task.device))) for pack in step["packs"])
+            count += step["completion_tokens"]
     return {"validation_loss": round(total / count, 4), "f1": numbers["f1"]}
 
 

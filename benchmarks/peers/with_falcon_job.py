@@ -22,10 +22,10 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
     params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
     model, engine = load_for_training(task.model, params, Machine())
     prepare_layers(model.get_base_model(), engine)
-    form = engine.pack_form()
+    packer = engine.packer()
     split = task.split if setting.batching == "tree" else _separate(task)
-    steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
-    difference = check_packing(model, steps.trees(0), params.model.precision, form)
+    steps = StepDataset(split, params.train.questions_per_step, packer, params.train.seed)
+    difference = check_packing(model, steps.trees(0), params.model.precision, packer)
 
     trainer = build_trainer(model, params, Machine(), steps, None, task.workspace.scratch / "peer")
     trainer.args.save_strategy = "no"

@@ -38,7 +38,7 @@ def score_dev(
 
 def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
     """Return the rows of the passages that `limit` leaves, each with all its windows."""
-    questions = dict(zip(split.passages.tolist(), split.question_counts.tolist(), strict=True))
+    questions = dict(zip(split.passages.tolist(), split.branch_counts.tolist(), strict=True))
     passages = list(questions)
     chosen = {passages[i] for i in spread(list(questions.values()), limit)}
     return [i for i, passage in enumerate(split.passages.tolist()) if passage in chosen]

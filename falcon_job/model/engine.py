@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from falcon_job.errors import MachineError
 from falcon_job.machine import Machine
 from falcon_job.model.attention import Kernel
-from falcon_job.packing.mask import BLOCK
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import BLOCK, Packer
 
 Switch = Literal["on", "off"]
 
@@ -55,9 +54,9 @@ class Engine:
     activation_checkpointing: Switch
     tokens_per_pack: int
 
-    def pack_form(self) -> PackForm:
-        """Return what packs look like."""
-        return (PackForm.sparse if self.attention == "flex" else PackForm.dense)(self.tokens_per_pack)
+    def packer(self) -> Packer:
+        """Return what makes packs for the attention kernel."""
+        return (Packer.block_sparse if self.attention == "flex" else Packer.dense)(self.tokens_per_pack)
 
     def __str__(self) -> str:
         return (

@@ -1,112 +1,132 @@
-"""One pack as a training step takes it: tensors made beside the step, so that the step itself never waits."""
+"""A pack: one row of a micro-batch, as tensors made beside the step, so that the step itself never waits for them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from falcon_job.packing.layout import IGNORED, Layout, Tree, lay_out, pack_trees
-from falcon_job.packing.mask import BLOCK, block_mask, block_table, dense_mask
-
-Pack = dict[str, Tensor]
-"""input_ids and position_ids, int64 [1, L]; reach, int32 [L], with its block table, or attention_mask, bool
-[1, 1, L, L]; predicting and targets, int64 [N]: the slots that predict the answer tokens, and these. Without mask and
-positions it is one plain causal sequence."""
-
-SIXTEENTHS = (2, 3, 5, 6, 7, 9, 10, 12, 16)
-"""Lengths, in sixteenths of a full one, that a pack of the block-sparse kernel may have. Few, as layers are compiled
-for each; of all choices of eight shorter ones these leave about the least padding on SQuAD, at 64 to 1,024 questions a
-step."""
+from falcon_job.packing.buckets import bucket, distribute, first_fit, length_buckets
+from falcon_job.packing.layout import IGNORED, lay_out
+from falcon_job.packing.mask import BLOCK, BlockSparseMask, dense_mask
+from falcon_job.packing.tree import Tree
 
 
-@dataclass(frozen=True)
-class PackForm:
-    """What packs look like on this machine; it changes speed and memory, and results by rounding alone.
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One row of L slots with N tokens to predict, of B branches.
 
     Attributes:
-        capacity: most slots of a pack.
-        lengths: what a pack is padded to, for the block-sparse kernel: the shortest that holds it. Without any, a pack
-            is as long as it needs to be, under a dense mask.
+        input_ids: int64 [1, L].
+        position_ids: int64 [1, L]; None where the model numbers a plain sequence by itself.
+        mask: bool [1, 1, L, L] for sdpa, block-sparse for FlexAttention, None for a plain causal sequence.
+        predicting: the slots that predict a completion token, int64 [N].
+        targets: the completion tokens, branch after branch, int64 [N].
+        keys: the key of each branch.
+        completion_lengths: how many of the targets belong to each branch; they add up to N.
     """
 
-    capacity: int
-    lengths: tuple[int, ...] = ()
+    input_ids: Tensor
+    position_ids: Tensor | None
+    mask: Tensor | BlockSparseMask | None
+    predicting: Tensor
+    targets: Tensor
+    keys: tuple[Hashable, ...]
+    completion_lengths: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Return L, the padding included."""
+        return self.input_ids.shape[1]
+
+    def attention_mask(self) -> Tensor | BlockMask | None:
+        """Return the mask as the attention kernel takes it."""
+        return self.mask.block_mask() if isinstance(self.mask, BlockSparseMask) else self.mask
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pack":
+        """Return the pack on a device; DataLoaders of accelerate call this as they would for a tensor."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Pack":
+        """Return the pack in page-locked memory; torch's DataLoader calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> "Pack":
+        return replace(
+            self,
+            input_ids=move(self.input_ids),
+            position_ids=None if self.position_ids is None else move(self.position_ids),
+            mask=_map_mask(self.mask, move),
+            predicting=move(self.predicting),
+            targets=move(self.targets),
+        )
+
+
+def _map_mask(
+    mask: Tensor | BlockSparseMask | None, move: Callable[[Tensor], Tensor]
+) -> Tensor | BlockSparseMask | None:
+    if mask is None:
+        return None
+    return mask.map(move) if isinstance(mask, BlockSparseMask) else move(mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Packer:
+    """Makes packs of trees. How it does so changes speed and memory, and results only by rounding.
+
+    Attributes:
+        tokens_per_pack: most slots of a pack.
+        buckets: the lengths that packs are padded to, for a block-sparse mask, longest last. Without any, a pack is as
+            long as it needs to be, under a dense mask.
+    """
+
+    tokens_per_pack: int
+    buckets: tuple[int, ...] = ()
 
     @classmethod
-    def dense(cls, capacity: int) -> "PackForm":
-        """Return the form for sdpa."""
-        return cls(capacity)
+    def dense(cls, tokens_per_pack: int) -> "Packer":
+        """Return a packer for sdpa."""
+        return cls(tokens_per_pack)
 
     @classmethod
-    def sparse(cls, capacity: int) -> "PackForm":
-        """Return the form for FlexAttention, whose packs are of whole blocks; the largest is at most `capacity`."""
-        blocks = capacity // BLOCK
-        lengths = {max(1, blocks * part // 16) * BLOCK for part in SIXTEENTHS if blocks}
-        return cls(blocks * BLOCK, tuple(sorted(lengths)))
+    def block_sparse(cls, tokens_per_pack: int) -> "Packer":
+        """Return a packer for FlexAttention; its longest pack is of whole blocks within `tokens_per_pack`."""
+        return cls(tokens_per_pack // BLOCK * BLOCK, length_buckets(tokens_per_pack))
 
     def make_packs(self, trees: Sequence[Tree]) -> list[Pack]:
-        """Return the packs of some trees."""
-        return [self.make_pack(lay_out(pack)) for pack in self.distribute(trees)]
+        """Return the packs of some trees.
 
-    def distribute(self, trees: Sequence[Tree]) -> list[list[Tree]]:
-        """Distribute trees over as few packs as full ones would be, padded least; of such ways, the most even.
-
-        A pack much shorter than full is computed faster than its kernels are launched, and the GPU would wait.
+        Raises:
+            ValueError: a prefix with one branch is longer than a pack.
         """
-        full = pack_trees(trees, self.capacity)
-        if not self.lengths or len(full) == 1:
-            return full
-        longest = max(len(tree) for pack in full for tree in pack)
-        shorter = (pack_trees(trees, length) for length in self.lengths[:-1] if length >= longest)
-        as_few = [packs for packs in shorter if len(packs) == len(full)]
-        return min([*as_few, full], key=lambda packs: sum(self._padded(sum(map(len, pack))) for pack in packs))
+        together = distribute(trees, self.buckets) if self.buckets else first_fit(trees, self.tokens_per_pack)
+        return [self.make_pack(pack) for pack in together]
 
-    def _padded(self, size: int) -> int:
-        """Return the length of a pack of the block-sparse kernel that holds `size` slots."""
-        return next(length for length in self.lengths if length >= size)
-
-    def make_pack(self, layout: Layout) -> Pack:
-        """Return the tensors of one pack."""
+    def make_pack(self, trees: Sequence[Tree]) -> Pack:
+        """Return one pack of trees that fit it."""
+        layout = lay_out(trees)
         learned = np.flatnonzero(layout.labels != IGNORED)
-        pack = {
-            "predicting": torch.from_numpy(learned - 1),
-            "targets": torch.from_numpy(layout.labels[learned]),
-        }
-        if not self.lengths:
-            mask = {"attention_mask": dense_mask(torch.from_numpy(layout.reach))}
-            return {**pack, **mask, **_row(layout.input_ids, layout.position_ids)}
-        size = len(layout.reach)
-        length = self._padded(size)
+        branches = [branch for tree in trees for branch in tree.branches]
+        length = len(layout.input_ids)
+        padding = bucket(length, self.buckets) - length if self.buckets else 0
         # a slot of padding sees itself, so that no row of the softmax is empty
-        reach = np.concatenate([layout.reach, np.arange(size, length)])
-        padded = (np.pad(column, (0, length - size)) for column in (layout.input_ids, layout.position_ids))
-        table = block_table(reach)
-        return {**pack, **table, "reach": torch.from_numpy(reach.astype(np.int32)), **_row(*padded)}
+        visible_until = np.concatenate([layout.visible_until, np.arange(length, length + padding)])
+        return Pack(
+            input_ids=_row(layout.input_ids, padding),
+            position_ids=_row(layout.position_ids, padding),
+            mask=BlockSparseMask.of(visible_until) if self.buckets else dense_mask(torch.from_numpy(visible_until)),
+            predicting=torch.from_numpy(learned - 1),
+            targets=torch.from_numpy(layout.labels[learned]),
+            keys=tuple(branch.key for branch in branches),
+            completion_lengths=tuple(len(branch.completion_ids) for branch in branches),
+        )
 
 
-def _row(input_ids: np.ndarray, position_ids: np.ndarray) -> Pack:
-    return {"input_ids": torch.from_numpy(input_ids)[None], "position_ids": torch.from_numpy(position_ids)[None]}
+def _row(values: np.ndarray, padding: int) -> Tensor:
+    return torch.from_numpy(np.pad(values, (0, padding)))[None]
 
 
 def plain_sequence(tree: Tree) -> Pack:
-    """Return a tree of one branch as an ordinary sequence, which a model masks and numbers by itself."""
-    pack = PackForm.dense(len(tree)).make_pack(lay_out([tree]))
-    return {name: pack[name] for name in ("input_ids", "predicting", "targets")}
-
-
-def attention_mask(pack: Pack) -> Tensor | BlockMask | None:
-    """Return the mask of a pack in the form that its kernel takes; None for a plain sequence."""
-    return block_mask(pack["reach"], pack) if "reach" in pack else pack.get("attention_mask")
-
-
-def supervised_tokens(pack: Pack) -> int:
-    """Return the number of answer tokens of a pack."""
-    return len(pack["targets"])
-
-
-def slots(pack: Pack) -> int:
-    """Return the length of a pack."""
-    return pack["input_ids"].shape[1]
+    """Return a tree of one branch as an ordinary sequence, which the model masks and numbers by itself."""
+    return replace(Packer.dense(len(tree)).make_pack([tree]), position_ids=None, mask=None)

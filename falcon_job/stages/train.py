@@ -1,7 +1,7 @@
 """`falcon-job train`: fine-tune a LoRA adapter on packed questions.
 
 Reads build/dataset and build/base.json; writes build/adapter, reports/history.csv and reports/train.json. Checkpoints
-lie under scratch/ while it runs, and a killed run goes on from the last.
+lie under scratch/ while it runs; a killed run resumes from the last one.
 """
 
 import logging
@@ -20,8 +20,7 @@ from falcon_job.model.adapter import save_adapter
 from falcon_job.model.engine import FULL_PACK
 from falcon_job.model.layers import prepare_layers
 from falcon_job.model.precision import QUANTIZED
-from falcon_job.packing.layout import Tree
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer, Tree
 from falcon_job.params import Params
 from falcon_job.sources.base_model import locate
 from falcon_job.tokens.dataset import Split
@@ -41,25 +40,25 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Train the adapter and report losses and speed.
 
     Raises:
-        JobError: packing does not equal separate sequences on this model, quantized weights predict too differently,
-            or the loss is no number.
+        JobError: packs do not equal separate sequences on this model, quantized weights predict too differently, or the
+            loss is not finite.
         MachineError: a setting does not fit this machine.
-        InputError: the model is none that packing can serve.
+        InputError: packing cannot serve the model.
     """
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
     model, chosen = load_for_training(weights, params, machine)
     engine = recall(folder, chosen, machine)
     logger.info("%s", engine)
-    form = engine.pack_form()
+    packer = engine.packer()
     split = Split(workspace.dataset / "train.arrow")
-    steps = StepDataset(split, params.train.questions_per_step, form, params.train.seed)
-    validation = _validation_steps(workspace.dataset / "validation.arrow", params, form)
+    steps = StepDataset(split, params.train.questions_per_step, packer, params.train.seed)
+    validation = _validation_steps(workspace.dataset / "validation.arrow", params, packer)
 
     divergence = _divergence(model, weights, params, steps.trees(0))
     prepare_layers(model.get_base_model(), engine)
-    difference = check_packing(model, steps.trees(0), params.model.precision, form)
-    logger.info("self-check: packed equals separate (%s)", difference)
+    difference = check_packing(model, steps.trees(0), params.model.precision, packer)
+    logger.info("self-check: packs equal separate sequences (%s)", difference)
 
     trainer = build_trainer(model, params, machine, steps, validation, folder)
     seconds = _fit(trainer, last_checkpoint(folder))
@@ -73,37 +72,37 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
 
 
 def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
-    """Train, from a checkpoint if there is one; return the seconds it took."""
+    """Train, from a checkpoint if there is one; return the seconds that took."""
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     set_seed(trainer.args.seed)
     started = time.perf_counter()
-    with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # lines above the bar, not through it
+    with logging_redirect_tqdm([logging.getLogger("falcon_job")]):  # log lines go above the progress bar
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.perf_counter() - started
 
 
 def _divergence(model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree]) -> dict[str, dict[str, float]]:
-    """Return what quantized weights differ from bf16 by on the run's first questions; nothing for others."""
+    """Return how far quantized weights diverge from bf16 on the run's first step; nothing for other precisions."""
     if params.model.precision not in QUANTIZED:
         return {}
-    (first, *_) = PackForm.dense(max(params.preprocess.max_tokens, FULL_PACK["sdpa"])).make_packs(trees)
+    (first, *_) = Packer.dense(max(params.preprocess.max_tokens, FULL_PACK["sdpa"])).make_packs(trees)
     return {"divergence": check_divergence(model, weights, first, params.model.precision)}
 
 
-def _validation_steps(path: Path, params: Params, form: PackForm) -> StepDataset | None:
+def _validation_steps(path: Path, params: Params, packer: Packer) -> StepDataset | None:
     split = Split(path)
-    return StepDataset(split, params.train.questions_per_step, form, None) if len(split) else None
+    return StepDataset(split, params.train.questions_per_step, packer, None) if len(split) else None
 
 
 def _report(trainer: PackedTrainer, split: Split, seconds: float) -> dict[str, object]:
-    """Return the losses, and what varies between equal runs under `speed`."""
+    """Return the losses and, under `speed`, what varies between equal runs."""
     rows = history(trainer.state.log_history)
     validated = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]
     return {
         "loss": rows[-1]["train_loss"],
         **({"validation_loss": validated[-1]} if validated else {}),
-        "questions": int(split.question_counts.sum()),
+        "questions": int(split.branch_counts.sum()),
         "steps": trainer.state.global_step,
         "speed": trainer.speed.report(seconds),
     }

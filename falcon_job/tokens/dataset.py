@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from falcon_job.errors import InputError
+from falcon_job.packing import Branch, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class EncodedPassage:
     context: str | None
     prefix_ids: list[int]
     questions: list[EncodedQuestion]
+
+    def tree(self, start: int = 0, stop: int | None = None) -> Tree:
+        """Return the passage with its questions [start, stop) as a tree, each branch under its question's id."""
+        branches = (Branch(each.prompt_ids, each.answer_ids, each.id) for each in self.questions[start:stop])
+        return Tree(self.prefix_ids, tuple(branches))
 
 
 _TOKENS = pa.list_(pa.int32())
@@ -95,7 +101,7 @@ class Split:
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error}): run `falcon-job run preprocess`") from None
         self.passages = np.asarray(self._table["passage"])
-        self.question_counts = np.asarray(pc.list_value_length(self._table["questions"]))
+        self.branch_counts = np.asarray(pc.list_value_length(self._table["questions"]))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

@@ -1,1 +1,1 @@
-"""Training: steps of whole questions, their loss, transformers.Trainer around them, and the check before it starts."""
+"""Training: optimizer steps, transformers.Trainer around them, the checks before a run, and checkpoints."""

@@ -1,4 +1,4 @@
-"""What watches training: the running loss, when to validate, a line a log step, a stop when the loss is no number."""
+"""Trainer callbacks: the running loss, when to validate, a line for each log, a stop when the loss is not finite."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ Row = dict[str, float | int | str]
 
 
 def history(log_history: Sequence[dict[str, Any]]) -> list[Row]:
-    """Return one row a logged step, training and validation loss of a step on one row; "" where a value is missing."""
+    """Return the rows of history.csv: one for each logged step, with both losses; "" where a value is missing."""
     names = {"loss": "train_loss", "eval_loss": "validation_loss"}
     rows: dict[int, Row] = {}
     for entry in log_history:
@@ -34,7 +34,7 @@ def history(log_history: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 class RunningLoss(TrainerCallback, ExportableState):
-    """The mean loss of the steps since the last log; kept in checkpoints, where Trainer's own starts again at 0."""
+    """The mean loss of the steps since the last log. Checkpoints keep it; Trainer's own restarts at 0 on a resume."""
 
     def __init__(self, total: float = 0.0, steps: int = 0) -> None:
         self.total: float | Tensor = total
@@ -46,18 +46,18 @@ class RunningLoss(TrainerCallback, ExportableState):
         self.steps += 1
 
     def take(self) -> float:
-        """Return the mean and start again."""
+        """Return the mean and start over."""
         mean = float(self.total) / max(self.steps, 1)
         self.total, self.steps = 0.0, 0
         return mean
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return what checkpoints keep."""
         return {"args": {}, "attributes": {"total": float(self.total), "steps": self.steps}}
 
 
 class Schedule(TrainerCallback):
-    """Logs the last step and validates at each epoch's end, whatever the intervals."""
+    """Logs the last step, and validates at the end of each epoch, whatever the intervals are."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -69,7 +69,7 @@ class Schedule(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Validate, unless the interval has just done so."""
+        """Validate, unless this step has been validated already."""
         done = bool(state.log_history) and state.log_history[-1].get("step") == state.global_step
         done = done and "eval_loss" in state.log_history[-1]
         control.should_evaluate = args.eval_strategy != "no" and not done
@@ -77,7 +77,7 @@ class Schedule(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """Writes a plain line for each logged step, with the pace since the one before, and for each validation."""
+    """Logs a plain line for each logged step, with the speed since the last one, and for each validation."""
 
     def __init__(self, speed: Speed) -> None:
         self._speed = speed
@@ -89,13 +89,14 @@ class ProgressLine(TrainerCallback):
     def _mark(self, state: TrainerState) -> None:
         self._counted, self._step, self._time = replace(self._speed), state.global_step, time.perf_counter()
 
-    def _pace(self, state: TrainerState) -> str:
+    def speed_since_last(self, state: TrainerState) -> str:
+        """Return speed, memory and time left, by the steps since the last line."""
         done, seconds = self._speed.since(self._counted), time.perf_counter() - self._time
         steps = max(state.global_step - self._step, 1)
         left = timedelta(seconds=round((state.max_steps - state.global_step) * seconds / steps))
         self._mark(state)
         return (
-            f"{done.questions / seconds:,.0f} questions/s, {done.executed_tokens / seconds:,.0f} tokens/s, "
+            f"{done.branches / seconds:,.0f} questions/s, {done.executed_tokens / seconds:,.0f} tokens/s, "
             f"{peak_memory() / 1e9:.1f} GB, {left} left"
         )
 
@@ -117,18 +118,19 @@ class ProgressLine(TrainerCallback):
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise JobError(
-                    f"the loss is {logs['loss']} at step {state.global_step}: lower train.learning_rate, or use "
-                    "model.precision bf16 in place of fp16"
+                    f"is {logs['loss']} at step {state.global_step}",
+                    place="the loss",
+                    fix="lower train.learning_rate, or use model.precision bf16 instead of fp16",
                 )
             values = f"loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}"
-            logger.info("%s: %s, %s", where, values, self._pace(state))
+            logger.info("%s: %s, %s", where, values, self.speed_since_last(state))
         elif "eval_loss" in logs:
             logger.info("%s: validation loss %.4f", where, logs["eval_loss"])
-            self._mark(state)  # its time is not training's
+            self._mark(state)  # validation is not training time
 
 
 class Bar(ProgressCallback):
-    """Trainer's progress bar, without the raw numbers it writes beside our lines."""
+    """Trainer's progress bar, without the raw numbers that it prints on each log."""
 
     def on_log(self, *_: Any, **__: Any) -> None:
         """Leave the numbers to `ProgressLine`."""

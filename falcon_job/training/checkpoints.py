@@ -1,4 +1,4 @@
-"""Where a run's checkpoints lie, so that a killed run goes on and a changed one starts afresh."""
+"""Where the checkpoints of a run lie, so that a killed run resumes and a changed one starts from the beginning."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def fingerprint(workspace: Workspace, stage: str) -> str:
-    """Return a hash of all that the result of a stage depends on, as dvc.yaml lists it, and of the libraries."""
+    """Return a hash of all that the result of a stage depends on: what dvc.yaml lists for it, and the libraries."""
     pipeline = YAML(typ="safe").load(workspace.path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     params = YAML(typ="safe").load(workspace.params.read_text(encoding="utf-8"))
     digest = hashlib.sha256()
@@ -48,9 +48,14 @@ def _lookup(params: dict[str, object], key: str) -> object:
 
 
 def recall(folder: Path, engine: Engine, machine: Machine) -> Engine:
-    """Return how to go on from the checkpoints in `folder`: what is not set now as they began, on the same kernel.
+    """Return the settings to train with: those that the checkpoints in `folder` began with, where they can be used.
 
-    Without any that is `engine`, which is kept as how they begin; and `engine` where their kernel is not in use.
+    A resumed run computes as it began, so that it gives the same bits: settings that were resolved from `auto` then are
+    not resolved again. A variable that is set now still holds. Example: a run began with packs of 8,192 tokens, was
+    killed, and finds less memory free; `auto` would choose 4,096 now, but it goes on with 8,192.
+
+    Without checkpoints, `engine` is recorded as what they begin with. It is also returned where the checkpoints used
+    another attention kernel, which this machine does not have or the user has overruled.
     """
     path = folder / "machine.json"
     if not (path.is_file() and last_checkpoint(folder)):
@@ -60,24 +65,24 @@ def recall(folder: Path, engine: Engine, machine: Machine) -> Engine:
     same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine.attention == "auto")
     if not same_kernel:
         return engine
-    logger.info("what is not set is as when the checkpoints began")
+    logger.info("resuming with the settings that the checkpoints began with")
     unset = {name: value for name, value in asdict(began).items() if getattr(machine, name) == "auto"}
     return replace(engine, **unset)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint; one that a kill left half written is deleted."""
+    """Return the newest complete checkpoint; one that a kill left half written is deleted."""
     steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*")}
     for step in sorted(steps, reverse=True):
-        if _is_whole(steps[step]):
+        if _is_complete(steps[step]):
             return steps[step]
-        logger.warning("%s is half written: deleted", steps[step])
+        logger.warning("deleting %s: it is only half written", steps[step])
         shutil.rmtree(steps[step])
     return None
 
 
 def forget(folder: Path) -> None:
-    """Delete the checkpoints of a run that is done; what a tracker wrote beside them stays."""
+    """Delete the checkpoints of a finished run; what a tracker wrote beside them stays."""
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     (folder / "machine.json").unlink(missing_ok=True)
@@ -85,8 +90,8 @@ def forget(folder: Path) -> None:
         folder.rmdir()
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether Trainer finished it: trainer_state.json is the last file it writes."""
+def _is_complete(checkpoint: Path) -> bool:
+    """Tell whether Trainer finished writing it: trainer_state.json is its last file."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

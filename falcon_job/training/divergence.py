@@ -1,4 +1,4 @@
-"""Before a run on quantized weights: how far are its predictions from those of the same weights in bf16?"""
+"""How far do the predictions of quantized weights lie from those of the same weights in bf16? Asked before a run."""
 
 import gc
 import logging
@@ -11,46 +11,48 @@ from torch import Tensor, nn
 
 from falcon_job.errors import JobError
 from falcon_job.model.loading import load_base
-from falcon_job.packing.loss import pack_logits
-from falcon_job.packing.pack import Pack
+from falcon_job.packing import Pack, pack_logits
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.2
-"""Most nats that fp8 may differ by; nf4, chosen for its size, is only reported. On SQuAD questions SmolLM2-135M, small
-and so sensitive, differs by 0.06 in fp8 and 0.6 in nf4, and by 0.002 between bf16 and fp32."""
+"""The most nats by which fp8 may diverge; nf4, which is chosen for its size, is only reported. For scale: on SQuAD
+questions SmolLM2-135M, which is small and therefore sensitive, diverges by 0.06 in fp8, by 0.6 in nf4, and by 0.002
+between bf16 and fp32."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Of predicted tokens, from bf16, over the answer tokens of a pack.
+    """How predictions differ from those in bf16, over the completion tokens of a pack.
 
     Attributes:
-        kl: mean Kullback-Leibler divergence of the distributions, nats a token (Kullback and Leibler 1951).
-        same_choice: share of tokens, 0 to 1, for which both find the same one most likely.
+        kl: mean Kullback-Leibler divergence of the predicted distributions, in nats per token (Kullback and Leibler
+            1951).
+        same_choice: share of tokens, 0 to 1, for which both predict the same token as the most likely.
     """
 
     kl: float
     same_choice: float
 
     def __str__(self) -> str:
-        return f"{self.kl:.1e} nats a token, the same choice for {self.same_choice:.1%}"
+        return f"{self.kl:.1e} nats per token, the same choice for {self.same_choice:.1%} of tokens"
 
 
 def check_divergence(model: nn.Module, weights: Path, pack: Pack, precision: Precision) -> dict[str, float]:
-    """Return the divergence of a quantized model, its adapter still without effect, on a pack under a dense mask.
+    """Return the divergence of a quantized model, whose adapter has no effect yet, on a pack with a dense mask.
 
     Raises:
-        JobError: fp8 is further from bf16 than `TOLERANCE`.
+        JobError: the precision is fp8 and diverges by more than `TOLERANCE`.
     """
     divergence = diverge(_logits(model, pack), _reference_logits(weights, pack, next(model.parameters()).device))
     if precision == "fp8" and not divergence.kl <= TOLERANCE:
         raise JobError(
-            f"fp8: predictions differ from bf16 by {divergence}, more than {TOLERANCE}: these weights lose too much in "
-            "float8; use model.precision bf16"
+            f"changes the predictions of these weights too much ({divergence}; at most {TOLERANCE} nats are accepted)",
+            place="model.precision fp8",
+            fix="use model.precision bf16",
         )
-    logger.info("%s differs from bf16 by %s", precision, divergence)
+    logger.info("%s diverges from bf16 by %s", precision, divergence)
     return asdict(divergence)
 
 
@@ -62,7 +64,7 @@ def diverge(logits: Tensor, reference: Tensor) -> Divergence:
 
 
 def _reference_logits(weights: Path, pack: Pack, device: torch.device) -> Tensor:
-    """Return the logits of the weights in bf16; on a GPU they pass through it a module at a time."""
+    """Return the logits of the weights in bf16. A GPU gets one module at a time: both models would not fit it."""
     reference = load_base(weights, "bf16", torch.device("cpu"))
     if device.type != "cpu":
         cpu_offload(reference, execution_device=device)
@@ -78,6 +80,6 @@ def _logits(model: nn.Module, pack: Pack, device: torch.device | None = None) ->
     was_training = model.training
     model.eval()
     device = device or next(model.parameters()).device
-    logits = pack_logits(model, {name: tensor.to(device) for name, tensor in pack.items()})
+    logits = pack_logits(model, pack.to(device))
     model.train(was_training)
     return logits

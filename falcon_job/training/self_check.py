@@ -1,6 +1,7 @@
-"""Before a run: does this model, on these libraries, give a pack the loss and gradients of separate sequences?
+"""Does this model, on these libraries, give a pack the loss and gradients of separate sequences? Asked before a run.
 
-Several models ignore the mask of a pack without a word, and training would go on with questions that see each other.
+Some models ignore the mask of a pack without an error. Training would then run to its end with branches that see each
+other.
 """
 
 import logging
@@ -14,17 +15,16 @@ from torch import Tensor, nn
 
 from falcon_job.errors import JobError
 from falcon_job.model.float8 import wide_products
-from falcon_job.packing.layout import Tree, lay_out
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import Pack, PackForm, plain_sequence
+from falcon_job.packing import Pack, Packer, Tree, completion_loss, plain_sequence
+from falcon_job.packing.buckets import bucket
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.1, "nf4": 0.1}
-"""Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
+"""The largest relative difference of loss or gradients that rounding explains; a leak makes several times more."""
 FLOAT8_TOLERANCE = 0.7
-"""Largest relative difference that float8's products may make to the gradients; a lost gradient makes 1."""
+"""The largest relative difference that products in float8 may make to the gradients; a lost gradient makes 1."""
 MAX_TREES = 3
 MAX_BRANCHES = 3
 
@@ -40,50 +40,51 @@ class Difference:
         return f"loss {self.loss:.1e}, gradients {self.gradients:.1e}"
 
 
-def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, form: PackForm) -> Difference:
-    """Compare one packed batch, made of the first of `trees`, with its separate sequences, computed as in training.
+def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, packer: Packer) -> Difference:
+    """Return how far a pack of the first of `trees` is from its separate sequences, both computed as in training.
 
-    But dropout is off, and float8 layers multiply in the type of the base; what their own products change is compared
-    apart. Gradients, random state and mode are left as they were.
+    Two things are not as in training: dropout is off, and float8 layers multiply in the type of the base. What products
+    in float8 change is checked apart. Gradients, random state and mode are left as they were.
 
     Raises:
-        JobError: packed and separate differ by more than the precision's rounding, or float8's gradients by too much.
+        JobError: they differ by more than the precision's rounding, or products in float8 change the gradients too
+            much.
     """
     trees = sample(trees)
     if precision == "fp8":
-        _check_float8(model, trees, form)
-    difference = compare(model, trees, form)
+        _check_float8(model, trees, packer)
+    difference = compare(model, trees, packer)
     tolerance = TOLERANCES[precision]
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
-            f"self-check: packed and separate sequences differ ({difference}, at most {tolerance:.0e} is rounding): "
-            "this model ignores the mask of a pack on the installed transformers, and training would let questions "
-            "see each other; use a Falcon (rotary) or Llama-type model"
+            "ignores the mask of a pack on the installed transformers, so that questions would see each other in "
+            f"training (packed and separate sequences differ: {difference}; rounding makes at most {tolerance:.0e})",
+            place="model.source",
+            fix="use a Falcon model with rotary positions, or a Llama-type model",
         )
     return difference
 
 
 def sample(trees: Sequence[Tree]) -> list[Tree]:
-    """Return a few trees with a few branches each: enough for every kind of leak to show."""
+    """Return a few trees with a few branches each: enough to show every kind of leak."""
     return [Tree(tree.prefix_ids, tree.branches[:MAX_BRANCHES]) for tree in trees[:MAX_TREES]]
 
 
-def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Difference:
+def compare(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
     """Return how far the loss and gradients of packed `trees` are from those of separate sequences.
 
-    Under sdpa these are ordinary sequences, masked by the model itself. The block-sparse kernel gets the passage with
-    each question, in packs of the same length: what differs is rounding of the same kernel, compiled once. float8
-    layers multiply in the type of the base meanwhile: their rounding makes more of small differences than a leak does.
+    Under sdpa, separate sequences are ordinary ones that the model masks by itself. The block-sparse kernel gets each
+    sequence in a pack of the same length as the packed trees: one kernel, compiled once, so that only rounding differs.
+    float8 layers multiply in the type of the base meanwhile, because their rounding would hide a leak.
     """
     with _without_dropout(model), wide_products(model):
-        packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
+        packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, packer))
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
 
 
-def float8_difference(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Difference:
-    """Return how far loss and gradients of packed `trees` are from those with the same rounded weights multiplied in
-    the type of the base."""
-    packed, _ = _packed_and_separate(trees, form)
+def float8_difference(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
+    """Return how far products in float8 move loss and gradients, against the same weights multiplied in bf16."""
+    packed, _ = _packed_and_separate(trees, packer)
     with _without_dropout(model):
         narrow = loss_and_gradients(model, packed)
         with wide_products(model):
@@ -91,28 +92,30 @@ def float8_difference(model: nn.Module, trees: Sequence[Tree], form: PackForm) -
     return Difference(_relative(narrow[0], wide[0]), _relative(narrow[1], wide[1]))
 
 
-def _check_float8(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> None:
-    difference = float8_difference(model, trees, form)
+def _check_float8(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> None:
+    difference = float8_difference(model, trees, packer)
     if not max(difference.loss, difference.gradients) <= FLOAT8_TOLERANCE:
         raise JobError(
-            f"self-check: products in float8 change the gradients too much ({difference}, at most {FLOAT8_TOLERANCE}): "
-            "these weights, or the installed torch, cannot train so; use model.precision bf16"
+            "changes the gradients of these weights, on the installed torch, too much to train "
+            f"({difference}; at most {FLOAT8_TOLERANCE} is accepted)",
+            place="model.precision fp8",
+            fix="use model.precision bf16",
         )
-    logger.info("self-check: float8 products against bf16 ones (%s)", difference)
+    logger.info("self-check: products in float8 against those in bf16: %s", difference)
 
 
 @contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off, but leave layers that compute activations again in training mode, in which alone they do.
+    """Turn dropout off. Layers with activation checkpointing stay in training mode: only there do they use it.
 
-    Gradients and mode are afterwards as they were.
+    Afterwards the mode is as it was, and there are no gradients.
     """
     was_training = model.training
     for module in model.modules():
         module.training = getattr(module, "gradient_checkpointing", False)
     config: Any = model.config
     dropouts = {name: value for name, value in vars(config).items() if "dropout" in name and isinstance(value, float)}
-    vars(config).update(dict.fromkeys(dropouts, 0.0))  # Falcon's layers ask for theirs at each call
+    vars(config).update(dict.fromkeys(dropouts, 0.0))  # Falcon's layers read theirs at each call
     try:
         yield
     finally:
@@ -121,30 +124,29 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _packed_and_separate(trees: Sequence[Tree], form: PackForm) -> tuple[list[Pack], list[Pack]]:
+def _packed_and_separate(trees: Sequence[Tree], packer: Packer) -> tuple[list[Pack], list[Pack]]:
     separate = separate_sequences(trees)
-    if not form.lengths:
-        return form.make_packs(trees), [plain_sequence(sequence) for sequence in separate]
-    length = next(length for length in form.lengths if length >= max(map(len, trees)))
-    short = PackForm(length, (length,))
-    return short.make_packs(trees), [short.make_pack(lay_out([sequence])) for sequence in separate]
+    if not packer.buckets:
+        return packer.make_packs(trees), [plain_sequence(sequence) for sequence in separate]
+    length = bucket(max(map(len, trees)), packer.buckets)
+    short = Packer(length, (length,))
+    return short.make_packs(trees), [short.make_pack([sequence]) for sequence in separate]
 
 
 def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
-    """Return each question with its own copy of the passage."""
+    """Return each branch with its own copy of the prefix."""
     return [Tree(tree.prefix_ids, (branch,)) for tree in trees for branch in tree.branches]
 
 
 def loss_and_gradients(model: nn.Module, packs: Sequence[Pack]) -> tuple[Tensor, Tensor]:
-    """Return the summed loss over all answer tokens of `packs` and the gradients of all trained weights, flat."""
+    """Return the summed loss over all completion tokens of `packs`, and the gradients of all trained weights, flat."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
-    mixed = any(p.dtype == torch.float16 for p in model.parameters())  # trained under autocast
+    mixed = any(p.dtype == torch.float16 for p in model.parameters())  # these are trained under autocast
     total = torch.zeros((), device=device)
     for pack in packs:
-        inputs = {name: tensor.to(device) for name, tensor in pack.items()}
         with torch.autocast(device.type, torch.float16, enabled=mixed):
-            loss = answer_loss(model, inputs)  # undivided: small gradients would vanish in float16
+            loss = completion_loss(model, pack.to(device))  # not divided: small gradients would vanish in float16
         loss.backward()
         total = total + loss.detach()
     gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]

@@ -1,4 +1,4 @@
-"""transformers.Trainer with our loss and batches: one DataLoader item is one step, its packs are looped over inside."""
+"""transformers.Trainer with our loss and steps: an item of its DataLoader is a whole optimizer step of packs."""
 
 import math
 import sys
@@ -9,23 +9,21 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from falcon_job.errors import InputError
 from falcon_job.machine import Machine
 from falcon_job.model.precision import choose_device, compute_dtype
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import slots
+from falcon_job.packing import completion_loss
 from falcon_job.params import Params
 from falcon_job.training.callbacks import Bar, ProgressLine, RunningLoss, Schedule
 from falcon_job.training.speed import Speed
-from falcon_job.training.steps import Batch, StepDataset
+from falcon_job.training.steps import Step, StepDataset
 
 
 class PackedTrainer(Trainer):
-    """Trains on steps of packs; the loss of a step is the sum over its answer tokens divided by their number."""
+    """Trains on steps of packs. The loss of a step is the mean over its completion tokens, in any number of packs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,22 +31,22 @@ class PackedTrainer(Trainer):
 
     @property
     def running_loss(self) -> RunningLoss:
-        """The loss since the last log; Trainer puts another object in its place on a resume."""
+        """The loss since the last log; on a resume, Trainer puts a restored object in its place."""
         return next(cb for cb in self.callback_handler.callbacks if isinstance(cb, RunningLoss))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Add up the gradients of a step's packs; return its loss."""
+        """Accumulate the gradients of a step's packs; return its loss, a scalar on the device."""
         model.train()
-        supervised = inputs["supervised_tokens"]
+        completion_tokens = inputs["completion_tokens"]
         total = torch.zeros((), device=self.args.device)
-        for pack in self._prepare_inputs(inputs)["packs"]:
+        for pack in inputs["packs"]:
             with self.compute_loss_context_manager():
-                loss = answer_loss(model, pack) / supervised
+                loss = completion_loss(model, pack) / completion_tokens
             self.accelerator.backward(loss)
             total += loss.detach()
         self.running_loss.add(total)
-        executed = sum(map(slots, inputs["packs"]))
-        self.speed.add(inputs["questions"], inputs["logical_tokens"], executed, supervised)
+        executed = sum(map(len, inputs["packs"]))
+        self.speed.add(inputs["branches"], inputs["logical_tokens"], executed, completion_tokens)
         return total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -63,17 +61,17 @@ class PackedTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Return and log the loss over all answer tokens of the validation questions."""
+        """Return and log the mean loss over all completion tokens of the validation split."""
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        total, supervised = 0.0, 0
+        total, completion_tokens = 0.0, 0
         with torch.no_grad():
-            for batch in self.get_eval_dataloader(eval_dataset):
-                total += sum(float(answer_loss(model, pack)) for pack in batch["packs"])
-                supervised += batch["supervised_tokens"]
+            for step in self.get_eval_dataloader(eval_dataset):
+                total += sum(float(completion_loss(model, pack)) for pack in step["packs"])
+                completion_tokens += step["completion_tokens"]
         model.train(was_training)
-        metrics = {f"{metric_key_prefix}_loss": total / supervised}
+        metrics = {f"{metric_key_prefix}_loss": total / completion_tokens}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -81,10 +79,6 @@ class PackedTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: Trainer's estimate is for rows of one length."""
         return 0
-
-    def _get_train_sampler(self, train_dataset: Dataset[Batch] | None = None) -> Sampler[int]:
-        """Return the order of the plan: StepDataset has shuffled already."""
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
 
 def build_trainer(
@@ -129,8 +123,8 @@ def _check_trackers(names: Sequence[str]) -> None:
         raise InputError(f"train.report_to: {', '.join(missing)} is not installed: `.venv/bin/pip install` it")
 
 
-def _single(items: list[Batch]) -> Batch:
-    """Return the one step of a DataLoader batch."""
+def _single(items: list[Step]) -> Step:
+    """Return the one step that is a DataLoader's batch."""
     (step,) = items
     return step
 
@@ -147,6 +141,7 @@ def training_arguments(
         output_dir=str(folder),
         seed=train.seed,
         num_train_epochs=train.epochs,
+        train_sampling_strategy="sequential",  # StepDataset has shuffled already
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         learning_rate=train.learning_rate,

@@ -1,16 +1,17 @@
+import doctest
 import subprocess
 import sys
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 
-from falcon_job.packing import Branch, PrefixTreeCollator, Tree
-from tests.tiny_models import falcon_7b_type, with_lora
+from falcon_job import packing
+from falcon_job.packing import Branch, PrefixTreeCollator, Tree, collator
+from tests.tiny_models import falcon_7b_type
 
 ITEM = {
     "prefix_ids": [5, 6, 7],
-    "branches": [{"prompt_ids": [8], "answer_ids": [9, 1]}, {"prompt_ids": [2, 3], "answer_ids": [4]}],
+    "branches": [{"prompt_ids": [8], "completion_ids": [9, 1]}, {"prompt_ids": [2, 3], "completion_ids": [4]}],
 }
 
 
@@ -22,38 +23,29 @@ def test_mappings_and_trees_give_the_same_batch():
     assert all(torch.equal(from_mapping[name], from_tree[name]) for name in from_mapping)
 
 
-def test_the_models_own_loss_is_the_mean_over_the_answer_tokens_of_separate_sequences():
+def test_the_model_s_own_loss_equals_that_of_separate_sequences():
     model = falcon_7b_type().double().eval()
     batch = PrefixTreeCollator()([ITEM, ITEM])
     with torch.no_grad():
         packed = model(**batch).loss
         losses = []
         for branch in ITEM["branches"] * 2:
-            row = torch.tensor([[*ITEM["prefix_ids"], *branch["prompt_ids"], *branch["answer_ids"]]])
+            row = torch.tensor([[*ITEM["prefix_ids"], *branch["prompt_ids"], *branch["completion_ids"]]])
             labels = row.clone()
             labels[0, : len(ITEM["prefix_ids"]) + len(branch["prompt_ids"])] = -100
-            losses += [model(input_ids=row, labels=labels).loss.double()] * len(branch["answer_ids"])
+            losses += [model(input_ids=row, labels=labels).loss.double()] * len(branch["completion_ids"])
 
     # the model takes its own loss in float32
     assert packed.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
 
 
-def test_a_plain_trainer_trains_on_it(tmp_path):
-    model = with_lora(falcon_7b_type())
-    before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=2,
-        learning_rate=0.1,
-        per_device_train_batch_size=2,
-        report_to="none",
-        remove_unused_columns=False,
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    Trainer(model, arguments, train_dataset=[ITEM] * 4, data_collator=PrefixTreeCollator()).train()
+@pytest.mark.parametrize("module", [packing, collator], ids=["the picture", "a plain Trainer"])
+def test_the_examples_in_the_docstrings_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = doctest.testmod(module)
 
-    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters() if p.requires_grad)
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 def test_packing_needs_no_transformers():

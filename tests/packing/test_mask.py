@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask
 
-from falcon_job.packing import block_mask, block_table, dense_mask, lay_out, may_attend
-from falcon_job.packing.mask import BLOCK
-from tests.packing.test_layout import TREES
+from falcon_job.packing import BLOCK, BlockSparseMask, dense_mask, lay_out, may_attend
+from tests.packing.strategies import SEVERAL, TREES
 
 
 def seen_by_reading(layout):
@@ -23,10 +22,10 @@ def seen_by_reading(layout):
     return seen
 
 
-@given(st.lists(TREES, min_size=1, max_size=4))
-def test_each_token_sees_what_stands_before_it_in_its_own_sequence_and_nothing_else(trees):
+@given(SEVERAL)
+def test_a_token_sees_what_precedes_it_in_its_own_sequence_alone(trees):
     layout = lay_out(trees)
-    mask = dense_mask(torch.from_numpy(layout.reach))
+    mask = dense_mask(torch.from_numpy(layout.visible_until))
 
     assert mask.shape == (1, 1, len(layout.input_ids), len(layout.input_ids))
     assert mask.dtype == torch.bool
@@ -34,15 +33,15 @@ def test_each_token_sees_what_stands_before_it_in_its_own_sequence_and_nothing_e
 
 
 @given(st.lists(TREES, min_size=1, max_size=60), st.integers(0, 200))
-def test_the_block_sparse_mask_is_the_one_that_torch_finds_slot_by_slot(trees, more):
+def test_the_block_sparse_mask_equals_torch_s_own_made_slot_by_slot(trees, more):
     layout = lay_out(trees)
-    reach = layout.reach
-    size = -(-(len(reach) + more) // BLOCK) * BLOCK
-    reach = torch.from_numpy(np.concatenate([reach, np.arange(len(reach), size)]))
+    length = len(layout.visible_until)
+    size = -(-(length + more) // BLOCK) * BLOCK
+    visible_until = torch.from_numpy(np.concatenate([layout.visible_until, np.arange(length, size)]))
 
-    ours = block_mask(reach, block_table(reach.numpy()))
+    ours = BlockSparseMask.of(visible_until.numpy()).block_mask()
     torchs = create_block_mask(
-        lambda batch, head, query, key: may_attend(query, key, reach), None, None, size, size, device="cpu"
+        lambda batch, head, query, key: may_attend(query, key, visible_until), None, None, size, size, device="cpu"
     )
 
     assert torch.equal(ours.to_dense(), torchs.to_dense())
@@ -53,4 +52,4 @@ def test_the_block_sparse_mask_is_the_one_that_torch_finds_slot_by_slot(trees, m
             mine, theirs = (getattr(each, indices)[0, 0, row, :count].sort().values for each in (ours, torchs))
             assert torch.equal(mine, theirs)
     slots = torch.arange(size)
-    assert torch.equal(ours.mask_mod(0, 0, slots[:, None], slots[None, :]), dense_mask(reach)[0, 0])
+    assert torch.equal(ours.mask_mod(0, 0, slots[:, None], slots[None, :]), dense_mask(visible_until)[0, 0])

@@ -9,12 +9,11 @@ from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.float8 import Float8Linear
 from falcon_job.model.loading import load_base
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer
 from falcon_job.params import load_params
 from falcon_job.stages.train import train
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.divergence import TOLERANCE, Divergence, check_divergence, diverge
-from falcon_job.training.steps import to_tree
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
 
@@ -29,7 +28,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def first_pack(workspace):
     split = Split(workspace.dataset / "train.arrow")
-    return PackForm.dense(256).make_packs([to_tree(split[i]) for i in range(5)])[0]
+    return Packer.dense(256).make_packs([split[i].tree() for i in range(5)])[0]
 
 
 def adapted(workspace, precision):
@@ -74,15 +73,15 @@ def test_float8_weights_that_predict_otherwise_stop_the_run(workspace, first_pac
     broken = next(module for module in model.modules() if isinstance(module, Float8Linear))
     broken.scale *= 100
 
-    with pytest.raises(JobError, match=r"fp8: predictions differ from bf16 by .* nats .*; use model.precision bf16"):
+    with pytest.raises(JobError, match=r"fp8 changes the predictions .* nats .*: use model.precision bf16"):
         check_divergence(model, workspace.path("base"), first_pack, "fp8")
 
 
-def test_predictions_that_are_no_numbers_stop_the_run(workspace, first_pack):
+def test_predictions_that_are_not_finite_stop_the_run(workspace, first_pack):
     model = adapted(workspace, "fp8")
     next(module for module in model.modules() if isinstance(module, Float8Linear)).scale.fill_(float("nan"))
 
-    with pytest.raises(JobError, match="fp8: predictions differ"):
+    with pytest.raises(JobError, match="fp8 changes the predictions"):
         check_divergence(model, workspace.path("base"), first_pack, "fp8")
 
 

@@ -1,13 +1,14 @@
 """Packed training equals separate sequences: loss and LoRA gradients, relative to each tensor's largest entry."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import PackForm, supervised_tokens
-from tests.packing.test_layout import CAPACITY, TREES
+from falcon_job.packing import Branch, Packer, Tree, completion_loss
+from tests.packing.strategies import TOKENS_PER_PACK, TREES
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 CASES = [
@@ -19,7 +20,7 @@ CASES = [
     pytest.param(llama_type, torch.float32, 1e-4, id="llama-float32"),
 ]
 WITH_ANSWERS = st.lists(TREES, min_size=1, max_size=5).filter(
-    lambda trees: any(branch.answer_ids for tree in trees for branch in tree.branches)
+    lambda trees: any(branch.completion_ids for tree in trees for branch in tree.branches)
 )
 
 
@@ -28,17 +29,17 @@ def separate_loss(model, trees):
     total = torch.zeros((), dtype=torch.float64)
     for tree in trees:
         for branch in tree.branches:
-            ids = torch.tensor([[*tree.prefix_ids, *branch.prompt_ids, *branch.answer_ids]])
+            ids = torch.tensor([[*tree.prefix_ids, *branch.prompt_ids, *branch.completion_ids]])
             logits = model(input_ids=ids, use_cache=False).logits[0]
             start = len(tree.prefix_ids) + len(branch.prompt_ids)
-            for i, token in enumerate(branch.answer_ids):
+            for i, token in enumerate(branch.completion_ids):
                 total = total - logits[start + i - 1].log_softmax(-1)[token]
     return total
 
 
-def packed_loss(model, trees, capacity):
-    packs = PackForm.dense(capacity).make_packs(trees)
-    losses = [answer_loss(model, pack) for pack in packs if supervised_tokens(pack)]
+def packed_loss(model, trees, length):
+    packs = Packer.dense(length).make_packs(trees)
+    losses = [completion_loss(model, pack) for pack in packs if len(pack.targets)]
     return torch.stack(losses).sum()
 
 
@@ -48,9 +49,9 @@ def gradients(model, loss):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def check_packed_equals_separate(build, dtype, tolerance, trees, capacity, seed):
+def check_packed_equals_separate(build, dtype, tolerance, trees, length, seed):
     model = with_lora(build(seed), dtype).eval()
-    packed, separate = packed_loss(model, trees, capacity), separate_loss(model, trees)
+    packed, separate = packed_loss(model, trees, length), separate_loss(model, trees)
     assert packed.item() == pytest.approx(separate.item(), rel=tolerance)
 
     packed_gradients, separate_gradients = gradients(model, packed), gradients(model, separate)
@@ -62,33 +63,32 @@ def check_packed_equals_separate(build, dtype, tolerance, trees, capacity, seed)
         assert (packed_gradients[name] - gradient).abs().max().item() <= tolerance * scale, name
 
 
-PACKED = {"trees": WITH_ANSWERS, "capacity": st.sampled_from([CAPACITY, 64, 512]), "seed": st.integers(0, 3)}
+PACKED = {"trees": WITH_ANSWERS, "length": st.sampled_from([TOKENS_PER_PACK, 64, 512]), "seed": st.integers(0, 3)}
 
 
 @pytest.mark.container
 @pytest.mark.parametrize(("build", "dtype", "tolerance"), CASES)
 @settings(max_examples=25)
 @given(**PACKED)
-def test_loss_and_gradients_equal_those_of_separate_sequences(build, dtype, tolerance, trees, capacity, seed):
-    check_packed_equals_separate(build, dtype, tolerance, trees, capacity, seed)
+def test_loss_and_gradients_equal_those_of_separate_sequences(build, dtype, tolerance, trees, length, seed):
+    check_packed_equals_separate(build, dtype, tolerance, trees, length, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "dtype", "tolerance"), CASES)
 @settings(max_examples=400)
 @given(**PACKED)
-def test_a_long_round_finds_no_exception_to_that(build, dtype, tolerance, trees, capacity, seed):
-    check_packed_equals_separate(build, dtype, tolerance, trees, capacity, seed)
+def test_a_long_round_finds_no_exception_to_that(build, dtype, tolerance, trees, length, seed):
+    check_packed_equals_separate(build, dtype, tolerance, trees, length, seed)
 
 
 @pytest.mark.parametrize("build", [falcon_7b_type, falcon_40b_type, llama_type])
 def test_without_the_mask_the_same_comparison_fails(build):
     """The comparison above can see a leak."""
-    from falcon_job.packing import Branch, Tree
-
     model = with_lora(build(), torch.float64).eval()
     trees = [Tree([1, 2, 3], (Branch([4], [5]), Branch([6], [7])))]
-    (pack,) = PackForm.dense(64).make_packs(trees)
-    del pack["attention_mask"]
+    (pack,) = Packer.dense(64).make_packs(trees)
 
-    assert answer_loss(model, pack).item() != pytest.approx(separate_loss(model, trees).item(), rel=1e-4)
+    assert completion_loss(model, replace(pack, mask=None)).item() != pytest.approx(
+        separate_loss(model, trees).item(), rel=1e-4
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from falcon_job.packing.pack import PackForm, slots
+from falcon_job.packing import Packer
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.records.dataset import read_passages
 from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion, Split, write_split
@@ -51,14 +51,14 @@ def split(tmp_path_factory):
 def test_packs_are_full(split, questions, least):
     taken = filled = 0
     for seed in range(4):
-        steps = StepDataset(split, questions, PackForm.sparse(8192), seed)
+        steps = StepDataset(split, questions, Packer.block_sparse(8192), seed)
         for step in range(len(steps) - 1):  # the last is smaller
-            taken += sum(map(slots, steps[step]["packs"]))
+            taken += sum(map(len, steps[step]["packs"]))
             filled += sum(map(len, steps.trees(step)))
     assert filled / taken >= least
 
 
 def test_sharing_what_questions_begin_with_saves_slots(split):
-    trees = StepDataset(split, 3000, PackForm.sparse(8192), 0).trees(0)
+    trees = StepDataset(split, 3000, Packer.block_sparse(8192), 0).trees(0)
     apart = sum(len(tree.prefix_ids) + sum(map(len, tree.branches)) for tree in trees)
     assert sum(map(len, trees)) < 0.93 * apart

@@ -14,7 +14,7 @@ def test_what_was_counted_since_is_the_difference():
     assert speed.since(before) == Speed(3, 40, 25, 6)
 
 
-def test_the_pace_is_that_since_the_last_line_and_the_time_left_follows_it(monkeypatch):
+def test_speed_and_time_left_are_those_since_the_last_line(monkeypatch):
     clock = iter([100.0, 102.0, 102.0, 106.0, 106.0])
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(callbacks, "peak_memory", lambda: 5.24e9)
@@ -23,16 +23,16 @@ def test_the_pace_is_that_since_the_last_line_and_the_time_left_follows_it(monke
     line.on_train_begin(None, TrainerState(global_step=0, max_steps=100), None)
 
     speed.add(20, 999, 4000, 1)
-    assert line._pace(TrainerState(global_step=10, max_steps=100)) == (
+    assert line.speed_since_last(TrainerState(global_step=10, max_steps=100)) == (
         "10 questions/s, 2,000 tokens/s, 5.2 GB, 0:00:18 left"
     )
     speed.add(4000, 999, 80000, 1)
-    assert line._pace(TrainerState(global_step=50, max_steps=100)) == (
+    assert line.speed_since_last(TrainerState(global_step=50, max_steps=100)) == (
         "1,000 questions/s, 20,000 tokens/s, 5.2 GB, 0:00:05 left"
     )
 
 
-def test_the_time_of_a_validation_is_not_the_next_lines(monkeypatch):
+def test_the_time_of_a_validation_does_not_count(monkeypatch):
     clock = iter([0.0, 50.0, 52.0, 52.0])
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
     speed = Speed()
@@ -41,4 +41,4 @@ def test_the_time_of_a_validation_is_not_the_next_lines(monkeypatch):
     line.on_log(None, TrainerState(global_step=0, max_steps=4), None, {"eval_loss": 1.0})
 
     speed.add(20, 0, 40, 0)
-    assert line._pace(TrainerState(global_step=2, max_steps=4)).startswith("10 questions/s, 20 tokens/s, ")
+    assert line.speed_since_last(TrainerState(global_step=2, max_steps=4)).startswith("10 questions/s, 20 tokens/s, ")

@@ -15,7 +15,7 @@ from transformers import MistralConfig, MistralForCausalLM, TrainingArguments
 from falcon_job.errors import InputError, JobError, MachineError, Stopped
 from falcon_job.machine import Machine
 from falcon_job.model.engine import FULL_PACK
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer
 from falcon_job.params import load_params
 from falcon_job.sources.base_model import pin
 from falcon_job.stages.running import _out_of_memory_explained
@@ -65,7 +65,7 @@ def test_training_lowers_the_loss_and_leaves_adapter_history_and_report(workspac
     assert {file.name for file in workspace.adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert report["loss"] == losses(history)[-1]
     assert report["validation_loss"] == losses(history, "validation_loss")[-1]
-    assert report["questions"] == sum(Split(workspace.dataset / "train.arrow").question_counts)
+    assert report["questions"] == sum(Split(workspace.dataset / "train.arrow").branch_counts)
     assert report["steps"] == len(history)
     assert set(report["speed"]) >= {
         "questions_per_second",
@@ -90,7 +90,7 @@ def test_pack_size_changes_neither_losses_nor_adapter_beyond_rounding(workspace)
         torch.testing.assert_close(tensor, large_adapter[name], rtol=0, atol=1e-3 * float(tensor.abs().max()))
 
 
-def test_the_loss_of_a_step_weighs_every_answer_token_alike_as_one_batch_of_separate_sequences(workspace):
+def test_the_loss_of_a_step_weighs_every_completion_token_alike(workspace):
     """The oracle is the model's own mean loss over all answer tokens of the step."""
     from falcon_job.model.adapter import add_adapter
     from falcon_job.model.loading import load_base
@@ -98,14 +98,14 @@ def test_the_loss_of_a_step_weighs_every_answer_token_alike_as_one_batch_of_sepa
     params = load_params(workspace.params)
     first = losses(run(workspace))[0]
     model = add_adapter(load_base(workspace.path("base"), "fp32", torch.device("cpu")), params.lora, params.train.seed)
-    steps = StepDataset(Split(workspace.dataset / "train.arrow"), 6, PackForm.dense(512), params.train.seed)
+    steps = StepDataset(Split(workspace.dataset / "train.arrow"), 6, Packer.dense(512), params.train.seed)
     token_losses = []
     for tree in steps.trees(0):
         for branch in tree.branches:
-            ids = torch.tensor([[*tree.prefix_ids, *branch.prompt_ids, *branch.answer_ids]])
+            ids = torch.tensor([[*tree.prefix_ids, *branch.prompt_ids, *branch.completion_ids]])
             log_probabilities = model(input_ids=ids).logits[0].log_softmax(-1)
-            start = ids.shape[1] - len(branch.answer_ids)
-            token_losses += [-log_probabilities[start + i - 1, t].item() for i, t in enumerate(branch.answer_ids)]
+            start = ids.shape[1] - len(branch.completion_ids)
+            token_losses += [-log_probabilities[start + i - 1, t].item() for i, t in enumerate(branch.completion_ids)]
 
     assert first == pytest.approx(sum(token_losses) / len(token_losses), rel=1e-5)
 
@@ -171,7 +171,7 @@ def test_a_machine_with_several_gpus_still_has_one_step_a_batch(tmp_path, monkey
 
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 4)))
     params = load_params(REPOSITORY / "presets" / "demo.yaml")
-    arguments = training_arguments(params, steps_per_epoch=4, validate=True, folder=tmp_path)
+    arguments = training_arguments(params, Machine(), steps_per_epoch=4, validate=True, folder=tmp_path)
 
     assert arguments.train_batch_size == 1
 
@@ -269,7 +269,7 @@ def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(workspace, 
     with caplog.at_level("INFO", logger="falcon_job"):
         history = run(workspace)
 
-    assert f"{newest} is half written" in caplog.text
+    assert f"deleting {newest}: it is only half written" in caplog.text
     assert "resuming from" in caplog.text
     assert [int(row["step"]) for row in history] == list(range(1, len(history) + 1))
 
@@ -292,7 +292,7 @@ def test_a_resumed_run_keeps_the_pack_size_that_auto_chose(workspace, monkeypatc
     original = PackedTrainer.__init__
 
     def init(self, *args, **kwargs):
-        sizes.append(kwargs["train_dataset"]._form.capacity)
+        sizes.append(kwargs["train_dataset"]._packer.tokens_per_pack)
         original(self, *args, **kwargs)
 
     monkeypatch.setattr(PackedTrainer, "__init__", init)
@@ -421,7 +421,7 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(workspace):
 
     pace = r"train: step 1/\d+, epoch [\d.]+: loss [\d.]+, learning rate \S+, [\d,]+ questions/s, [\d,]+ tokens/s, "
     assert re.search(pace + r"\d+\.\d GB, \d:\d\d:\d\d left", result.stderr)
-    assert "self-check: packed equals separate" in result.stderr
+    assert "self-check: packs equal separate sequences" in result.stderr
     assert "attention sdpa, packs of at most 2048 tokens, compiled layers off, activation" in result.stderr
     assert "it/s" not in result.stderr
     assert "\r" not in result.stderr
