@@ -50,7 +50,7 @@ def test_nor_where_another_kernel_is_asked_for(tmp_path):
     assert recall(tmp_path, NOW, Machine(attention="flex")) == NOW
 
 
-def test_dense_attention_which_every_machine_has_is_recalled_where_flex_would_be_chosen(tmp_path):
+def test_dense_attention_is_recalled_where_flex_would_be_chosen(tmp_path):
     begin(tmp_path, DENSE)
 
     assert recall(tmp_path, NOW, Machine()) == DENSE
