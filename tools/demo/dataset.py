@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
+from tools.demo.kinds import Kind, kinds
 from tools.demo.passages import Asked, ask, write_passage
-from tools.demo.prose import KINDS
-from tools.demo.prose.kind import Kind
 from tools.demo.world import Share, World
 
 SEED = 20
@@ -51,8 +50,7 @@ def _record(asked: Asked) -> Record:
 def write_split(share: Share, articles: int) -> Record:
     """Return a dataset with `articles` articles of each kind."""
     world, counts = World(SEED, share), cycle(QUESTIONS)
-    kinds = [kind for _ in range(articles) for kind in KINDS]
-    data = [write_article(world, kind, counts, f"{share}-{i}") for i, kind in enumerate(kinds)]
+    data = [write_article(world, kind, counts, f"{share}-{i}") for i, kind in enumerate(articles * kinds())]
     return {"version": "v2.0", "data": data}
 
 

@@ -1,16 +1,15 @@
 """Passages about invented things, and what can be asked of them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.demo.prose.kind import Fact, Kind
+from tools.demo.kinds import Fact, Kind
+from tools.demo.templates import BLANK, NAMES, RANGE
 from tools.demo.world import World
 
 STATED = (6, 8)
 ASIDES = (1, 3)
 """Fewest and most of a passage."""
-_BLANK = re.compile(r"\[(.*?)\]")
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,10 @@ def ask(world: World, passage: Passage, answerable: int, unanswerable: int, othe
 
 def sort_of(fact: Fact) -> str:
     """Return what sort of answer a fact has: a name's, a number's, or one of several words."""
-    (blank,) = _BLANK.findall(fact.answer)
-    if blank in ("person", "surname", "place"):
+    (blank,) = BLANK.findall(fact.answer)
+    if blank in NAMES:
         return str(blank)
-    return "number" if re.fullmatch(r"\d+-\d+", blank) else "word"
+    return "number" if RANGE.fullmatch(blank) else "word"
 
 
 def _question(world: World, fact: Fact, name: str) -> str:

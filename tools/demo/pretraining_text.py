@@ -8,8 +8,8 @@ soon. Its names are in neither of the demo's files (`tools.demo.world`).
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from tools.demo.kinds import kinds
 from tools.demo.passages import Asked, Passage, ask, write_passage
-from tools.demo.prose import KINDS
 from tools.demo.world import World
 
 QUESTIONS = ((4, 3), (5, 4), (6, 5), (8, 6))
@@ -24,7 +24,7 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def _passage(world: World) -> Passage:
-    kind = world.pick(KINDS)
+    kind = world.pick(kinds())
     return write_passage(world, kind, world.fill(kind.name), world.place())
 
 

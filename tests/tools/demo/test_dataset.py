@@ -15,14 +15,14 @@ from falcon_job.qa.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
 from tools.demo.dataset import write_demo_dataset
+from tools.demo.kinds import kinds
 from tools.demo.pretraining_text import documents
-from tools.demo.prose import KINDS
 from tools.demo.report import f1_of, guesses, table
 from tools.demo.world import GIVEN_ENDS, GIVEN_STARTS, PLACE_ENDS, STARTS, SURNAME_ENDS, share_of, words
 
 ROOT = Path(__file__).parents[3]
 PARTS = ((GIVEN_STARTS, GIVEN_ENDS), (STARTS, SURNAME_ENDS), (STARTS, PLACE_ENDS))
-WRITTEN = {word for kind in KINDS for text in texts(kind) for word in re.findall(r"\w+", text)}
+WRITTEN = {word for kind in kinds() for text in texts(kind) for word in re.findall(r"\w+", text)}
 INVENTED = {word for parts in PARTS for word in words(*parts)} - WRITTEN
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from tools.demo.kinds import kinds
 from tools.demo.passages import ask, sort_of, write_passage
-from tools.demo.prose import KINDS
 from tools.demo.world import World
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
+@pytest.fixture(params=kinds(), ids=lambda kind: kind.title)
 def written(request):
     """Passages of a kind, each with questions and the names of other things."""
     world = World(5, "dev")

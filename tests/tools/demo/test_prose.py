@@ -4,15 +4,14 @@ import re
 
 import pytest
 
-from tools.demo.prose import KINDS
-from tools.demo.prose.kind import Kind
+from tools.demo.kinds import Kind, kinds
 
 BLANK = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")
 NAMES = ("person", "surname", "place")
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
+@pytest.fixture(params=kinds(), ids=lambda kind: kind.title)
 def kind(request) -> Kind:
     return request.param
 
