@@ -1,7 +1,7 @@
-"""Write the demo dataset: train.json and dev.json in the format of SQuAD v2.0, about an invented world.
+"""Write the demo dataset: train.json and dev.json in SQuAD v2.0 format, about an invented world.
 
-Run as `python -m tools.demo.dataset OUT_FOLDER`. The bytes are the same on every run and every Python. No invented
-name stands in both files, or in what falcon-tiny was pretrained on (`tools.demo.world`).
+Run as `python -m tools.demo.dataset OUT_FOLDER`. Every run on every version of Python writes the same bytes. No
+invented name appears in both files, or in the text that falcon-tiny is pretrained on (`tools.demo.world`).
 """
 
 import json
@@ -12,18 +12,17 @@ from typing import Any
 
 import click
 
+from tools.demo.kinds import Kind, kinds
 from tools.demo.passages import Asked, ask, write_passage
-from tools.demo.prose import KINDS
-from tools.demo.prose.kind import Kind
 from tools.demo.world import Share, World
 
 SEED = 20
 SPLITS: tuple[tuple[Share, int], ...] = (("train", 9), ("dev", 2))
-"""Articles of each kind."""
+"""The number of articles about each kind, by split."""
 PASSAGES = 3
-"""Of an article."""
+"""The number of passages in an article."""
 QUESTIONS = ((4, 2), (5, 2), (6, 3), (4, 2), (5, 3), (6, 3))
-"""Answerable and unanswerable questions of a passage, in turn: a third of all is unanswerable."""
+"""The numbers of answerable and unanswerable questions for each passage in turn; a third are unanswerable."""
 
 Record = dict[str, Any]
 
@@ -49,10 +48,9 @@ def _record(asked: Asked) -> Record:
 
 
 def write_split(share: Share, articles: int) -> Record:
-    """Return a dataset with `articles` articles of each kind."""
+    """Return a dataset with `articles` articles about each kind."""
     world, counts = World(SEED, share), cycle(QUESTIONS)
-    kinds = [kind for _ in range(articles) for kind in KINDS]
-    data = [write_article(world, kind, counts, f"{share}-{i}") for i, kind in enumerate(kinds)]
+    data = [write_article(world, kind, counts, f"{share}-{i}") for i, kind in enumerate(articles * kinds())]
     return {"version": "v2.0", "data": data}
 
 
@@ -67,7 +65,7 @@ def write_demo_dataset(folder: Path) -> None:
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(folder: Path) -> None:
-    """Write into FOLDER."""
+    """Write the dataset into FOLDER."""
     write_demo_dataset(folder)
 
 

@@ -1,21 +1,21 @@
-"""Passages about invented things, and what can be asked of them."""
+"""Write passages about invented things, and questions about the passages."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.demo.prose.kind import Fact, Kind
+from tools.demo.kinds import Fact, Kind
+from tools.demo.templates import BLANK, NAMES, RANGE
 from tools.demo.world import World
 
 STATED = (6, 8)
+"""The fewest and the most facts that a passage states."""
 ASIDES = (1, 3)
-"""Fewest and most of a passage."""
-_BLANK = re.compile(r"\[(.*?)\]")
+"""The fewest and the most asides in a passage."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A fact as a passage tells it: the answer, the sentence, and where in the passage the answer begins."""
+    """A fact that a passage states: its answer, its sentence, and the position of the answer in the passage."""
 
     fact: Fact
     answer: str
@@ -25,7 +25,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Passage:
-    """A written passage, the facts that it states, and those that it leaves open."""
+    """A passage, the facts that it states, and the facts that it leaves open."""
 
     kind: Kind
     name: str
@@ -36,14 +36,14 @@ class Passage:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and the statement that answers it: None where the passage does not."""
+    """A question and the statement that answers it, or None if the passage has no answer."""
 
     question: str
     statement: Statement | None
 
 
 def write_passage(world: World, kind: Kind, name: str, region: str) -> Passage:
-    """Tell some facts about one thing in their order, with asides between."""
+    """State some facts about one thing, in order, with asides between them."""
     told = set(world.mixed(range(len(kind.facts)))[: world.between(*STATED)])
     sentences: list[tuple[str, Fact | None, str]] = []
     for fact in (fact for i, fact in enumerate(kind.facts) if i in told):
@@ -67,11 +67,11 @@ def _written(world: World, template: str, name: str, region: str) -> str:
 
 
 def ask(world: World, passage: Passage, answerable: int, unanswerable: int, others: Sequence[str]) -> list[Asked]:
-    """Return questions on a passage, in random order.
+    """Return questions about a passage, in random order.
 
-    Of those that it does not answer a third ask for a fact that it states of this thing, but of another one; the others
-    for a fact that it leaves open, of a sort that it has an answer of, where there is one. There are fewer where it
-    states, or leaves open, too little.
+    A third of the unanswerable questions ask for a fact that the passage states, but about one of `others`. The rest
+    ask for a fact that the passage leaves open, if possible one with the same sort of answer as a stated fact. A
+    passage that states or leaves open too few facts gets fewer questions.
     """
     asked = [
         Asked(_question(world, statement.fact, passage.name), statement)
@@ -88,11 +88,11 @@ def ask(world: World, passage: Passage, answerable: int, unanswerable: int, othe
 
 
 def sort_of(fact: Fact) -> str:
-    """Return what sort of answer a fact has: a name's, a number's, or one of several words."""
-    (blank,) = _BLANK.findall(fact.answer)
-    if blank in ("person", "surname", "place"):
+    """Return the sort of a fact's answer: `person`, `surname`, `place`, `number` or `word`."""
+    (blank,) = BLANK.findall(fact.answer)
+    if blank in NAMES:
         return str(blank)
-    return "number" if re.fullmatch(r"\d+-\d+", blank) else "word"
+    return "number" if RANGE.fullmatch(blank) else "word"
 
 
 def _question(world: World, fact: Fact, name: str) -> str:

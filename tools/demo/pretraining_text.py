@@ -1,30 +1,31 @@
-"""What falcon-tiny is pretrained on: documents about the invented world, worded otherwise than the job's prompt.
+"""The text that falcon-tiny is pretrained on: documents about the invented world, in other words than the job's prompt.
 
-A sixth is plain prose, a sixth lists of facts, and the rest passages with questions, answered in a few words, by the
-sentence that says so, or by saying that nothing does, in several forms: a model that knows several learns another one
-soon. Its names are in neither of the demo's files (`tools.demo.world`).
+A sixth of the documents is plain prose, a sixth is lists of facts, and the rest is passages with questions. An answer
+is a few words, a sentence from the passage, or a note that the passage has no answer. The questions come in several
+forms, because a model that knows several forms soon learns another one. No name from the demo's two files appears here
+(`tools.demo.world`).
 """
 
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from tools.demo.kinds import kinds
 from tools.demo.passages import Asked, Passage, ask, write_passage
-from tools.demo.prose import KINDS
 from tools.demo.world import World
 
 QUESTIONS = ((4, 3), (5, 4), (6, 5), (8, 6))
-"""Answerable and unanswerable ones that are wanted of a passage, which may not have as many."""
+"""The numbers of answerable and unanswerable questions to ask about a passage. Some passages allow fewer."""
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Yield documents without end; equal seeds, equal documents."""
+    """Yield documents forever. Equal seeds give equal documents."""
     world = World(seed, "pretraining")
     for _ in count():
         yield world.pick(MIX)(world)
 
 
 def _passage(world: World) -> Passage:
-    kind = world.pick(KINDS)
+    kind = world.pick(kinds())
     return write_passage(world, kind, world.fill(kind.name), world.place())
 
 
@@ -34,7 +35,7 @@ def prose(world: World) -> str:
 
 
 def facts(world: World) -> str:
-    """Return what a passage states as a list, before it, behind it, or alone."""
+    """Return the facts of a passage as a list: alone, or before or after the passage."""
     passage = _passage(world)
     bullet = world.pick(("- ", "* ", ""))
     lines = [f"{bullet}{said.fact.label}: {said.answer}" for said in world.mixed(passage.stated)]
@@ -43,7 +44,7 @@ def facts(world: World) -> str:
 
 
 def exercise(world: World) -> str:
-    """Return a passage with questions, all in one of the forms."""
+    """Return a passage with questions, all in the same form."""
     passage = _passage(world)
     others = [world.fill(passage.kind.name) for _ in range(2)]
     asked = ask(world, passage, *world.pick(QUESTIONS), others)
@@ -57,7 +58,7 @@ def briefly(asked: Asked) -> str:
 
 
 def quoting(asked: Asked) -> str:
-    """Answer with the sentence that says so."""
+    """Answer with the sentence that states the fact."""
     said = f'"{asked.statement.sentence}"' if asked.statement else "nothing in the text."
     return f"> {asked.question}\n= {said}"
 
@@ -69,12 +70,12 @@ def answer_first(asked: Asked) -> str:
 
 
 def in_turn(asked: Asked) -> str:
-    """Ask and answer as two who talk."""
+    """Ask and answer like two people in a conversation."""
     return f"-- {asked.question}\n-- {asked.statement.answer if asked.statement else 'That stays open'}."
 
 
 def as_row(asked: Asked) -> str:
-    """Put question and answer into the cells of a table."""
+    """Put the question and the answer into a row of a table."""
     return f"| {asked.question} | {asked.statement.answer if asked.statement else '-'} |"
 
 

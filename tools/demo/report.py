@@ -1,4 +1,4 @@
-"""Print what the demo's questions are like, and what guessing scores, as docs/demo.md has it.
+"""Print the table in docs/demo.md: statistics of the demo's questions, and the scores of guessed answers.
 
 Run as `python -m tools.demo.report data`.
 """
@@ -17,13 +17,13 @@ from falcon_job.records.dataset import read_passages
 from falcon_job.records.passage import Answer, Passage
 
 Guess = Callable[[str], str]
-"""An answer for a passage's text, whatever is asked."""
+"""Maps the text of a passage to one answer for all its questions."""
 SENTENCE_ENDS = re.compile(r"(?<=\.) ")
 CAPITALISED = re.compile(r"[A-Z]\w+ [A-Z]\w+")
 
 
 def guesses(passages: Sequence[Passage]) -> dict[str, Guess]:
-    """Return ways to answer without reading the question."""
+    """Return ways to answer without reading the question, by name."""
     (commonest, _), *_ = Counter(answer.text for answer in _answers(passages)).most_common(1)
     return {
         "always abstaining": lambda text: "",
@@ -43,7 +43,7 @@ def f1_of(guess: Guess, passages: Sequence[Passage]) -> float:
 
 
 def rows(passages: Sequence[Passage], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return what a split is like, by name."""
+    """Return the statistics of a split, by name."""
     questions = [question for passage in passages for question in passage.questions]
     texts = [passage.text or "" for passage in passages]
     answers = _answers(passages)
@@ -76,7 +76,7 @@ def _thirds(passages: Sequence[Passage]) -> str:
 
 
 def table(folder: Path) -> str:
-    """Return the rows of both splits as a table in Markdown."""
+    """Return the statistics of both splits as a Markdown table."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "falcon-tiny", local_files_only=True)
     train, dev = (rows(read_passages(folder / f"{split}.json"), tokenizer) for split in ("train", "dev"))
     lines = [f"| {name} | {train[name]} | {dev[name]} |" for name in train]
@@ -86,7 +86,7 @@ def table(folder: Path) -> str:
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    """Print the table of FOLDER."""
+    """Print the table for the dataset in FOLDER."""
     click.echo(table(folder))
 
 

@@ -1,7 +1,7 @@
-"""An invented world: its names, and chance.
+"""An invented world: its names, and its random draws.
 
-Each invented word (a given name, a surname, a place) belongs to one share of the world for good: what one share names,
-no other does. All chance comes from `Random.random`, the one method whose sequence Python guarantees for a seed.
+Each invented word (a given name, a surname or a place) belongs to exactly one share of the world, so no two shares have
+a word in common. All draws use `Random.random`, the only method whose sequence Python guarantees for a seed.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from zlib import crc32
 
 Share = Literal["pretraining", "train", "dev"]
 SHARES: dict[Share, range] = {"pretraining": range(80), "train": range(80, 94), "dev": range(94, 100)}
-"""Hundredths of all words."""
+"""The hundredths of all words that each share has."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ GIVEN_ENDS = (
 
 
 def words(starts: str, ends: str) -> list[str]:
-    """Return every word of a start, perhaps a middle, and an end."""
+    """Return every word that consists of a start, an optional middle and an end."""
     middles = ("", *MIDDLES.split())
     return list(dict.fromkeys(map("".join, itertools.product(starts.split(), middles, ends.split()))))
 
@@ -51,7 +51,7 @@ def share_of(word: str) -> Share:
 
 
 class World:
-    """Draws the names and numbers of a share."""
+    """Draws names and numbers for one share."""
 
     def __init__(self, seed: int, share: Share) -> None:
         self._random = Random(seed)
@@ -61,16 +61,16 @@ class World:
         )
 
     def _endless(self, names: Sequence[str]) -> Iterator[str]:
-        """Yield names in random order, none again before all have come."""
+        """Yield names in random order forever. No name repeats until all have appeared."""
         while True:
             yield from self.mixed(names)
 
     def chance(self, probability: float) -> bool:
-        """Return True as often as told."""
+        """Return True with the given probability."""
         return self._random.random() < probability
 
     def pick(self, options: Sequence[T]) -> T:
-        """Return one of `options`."""
+        """Return one of `options` at random."""
         return options[int(self._random.random() * len(options))]
 
     def mixed(self, items: Sequence[T]) -> list[T]:
@@ -78,7 +78,7 @@ class World:
         return sorted(items, key=lambda _: self._random.random())
 
     def between(self, first: int, last: int) -> int:
-        """Return a whole number from `first` to `last`."""
+        """Return a random whole number from `first` to `last`, both included."""
         return first + int(self._random.random() * (last - first + 1))
 
     def person(self) -> str:
@@ -86,15 +86,15 @@ class World:
         return f"{next(self._given)} {next(self._surnames)}"
 
     def surname(self) -> str:
-        """Return a family's name."""
+        """Return a surname."""
         return next(self._surnames)
 
     def place(self) -> str:
-        """Return a place's name."""
+        """Return the name of a place."""
         return next(self._places)
 
     def fill(self, template: str) -> str:
-        """Return `template` with blanks such as `[person]`, `[1800-1890]` or `[oak|pine]` drawn."""
+        """Return `template` with its blanks, such as `[person]`, `[1800-1890]` or `[oak|pine]`, filled at random."""
         head, opened, rest = template.partition("[")
         if not opened:
             return template

@@ -1,4 +1,4 @@
-"""The demo dataset: honest splits, a third unanswerable, and nothing to be had by guessing."""
+"""The splits of the demo dataset share no names, a third of the questions are unanswerable, and guessing scores low."""
 
 import json
 import re
@@ -15,14 +15,14 @@ from falcon_job.records.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
 from tools.demo.dataset import write_demo_dataset
+from tools.demo.kinds import kinds
 from tools.demo.pretraining_text import documents
-from tools.demo.prose import KINDS
 from tools.demo.report import f1_of, guesses, table
 from tools.demo.world import GIVEN_ENDS, GIVEN_STARTS, PLACE_ENDS, STARTS, SURNAME_ENDS, share_of, words
 
 ROOT = Path(__file__).parents[3]
 PARTS = ((GIVEN_STARTS, GIVEN_ENDS), (STARTS, SURNAME_ENDS), (STARTS, PLACE_ENDS))
-WRITTEN = {word for kind in KINDS for text in texts(kind) for word in re.findall(r"\w+", text)}
+WRITTEN = {word for kind in kinds() for text in texts(kind) for word in re.findall(r"\w+", text)}
 INVENTED = {word for parts in PARTS for word in words(*parts)} - WRITTEN
 
 
@@ -43,7 +43,7 @@ def names_in(text):
 
 
 def whole_names(passage):
-    """Places and full names: a word may be one person's surname and another's given name."""
+    """Places and full names, because a word can be one person's surname and another person's given name."""
     text = " ".join([passage.text, *(question.text for question in passage.questions)])
     runs = (run.split() for run in re.findall(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*", text))
     return {" ".join(word for word in run if word in INVENTED) for run in runs if INVENTED & set(run)}
@@ -63,12 +63,12 @@ def test_there_are_enough_passages_of_readable_length(folder):
         assert all(5 <= len(passage.questions) <= 10 for passage in passages)
 
 
-def test_a_third_of_the_questions_is_unanswerable(split):
+def test_a_third_of_the_questions_are_unanswerable(split):
     answered = [bool(question.answers) for passage in split for question in passage.questions]
     assert abs(answered.count(False) / len(answered) - 1 / 3) < 0.01
 
 
-def test_no_name_is_in_both_splits_or_in_what_is_pretrained_on(folder):
+def test_the_splits_and_the_pretraining_text_share_no_names(folder):
     for name in ("train", "dev"):
         text = json.dumps(json.loads((folder / f"{name}.json").read_text()))
         found = names_in(text)
@@ -79,8 +79,8 @@ def test_no_name_is_in_both_splits_or_in_what_is_pretrained_on(folder):
     assert check_disjoint(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
 
 
-def test_validation_asks_of_no_name_that_is_trained_on(folder):
-    """With the demo's own params."""
+def test_training_and_validation_share_no_names(folder):
+    """With the params of the demo."""
     params = load_params(ROOT / "presets" / "demo.yaml").preprocess
     parts = split_validation(read_passages(folder / "train.json"), params.validation_fraction, params.seed)
     train, validation = ({name for passage in part for name in whole_names(passage)} for part in parts)
@@ -95,14 +95,14 @@ def test_guessing_scores_low(split):
     assert max(scores.values()) < 5
 
 
-def test_a_guess_is_scored_by_the_questions_that_it_answers(split):
-    """So that the test above can fail."""
+def test_a_correct_guess_scores_100(split):
+    """Shows that the test above can fail."""
     passage = next(passage for passage in split if passage.questions[0].answers)
     answer = passage.questions[0].answers[0].text
     only = replace(passage, questions=passage.questions[:1])
     assert f1_of(lambda text: answer, [only]) == 100
 
 
-def test_the_documentation_says_what_is_written(folder):
+def test_the_table_in_the_documentation_is_current(folder):
     shutil.copytree(TINY_FALCON, folder / "falcon-tiny", dirs_exist_ok=True)
     assert table(folder) in (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")

@@ -1,15 +1,15 @@
-"""Passages say what their questions are told they say, and nothing of what they leave open."""
+"""A passage states some facts and leaves the others open, and its questions ask for both."""
 
 import pytest
 
+from tools.demo.kinds import kinds
 from tools.demo.passages import ask, sort_of, write_passage
-from tools.demo.prose import KINDS
 from tools.demo.world import World
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
+@pytest.fixture(params=kinds(), ids=lambda kind: kind.title)
 def written(request):
-    """Passages of a kind, each with questions and the names of other things."""
+    """Passages about one kind, each with its questions and the names of two other things."""
     world = World(5, "dev")
     found = []
     for _ in range(40):
@@ -19,7 +19,7 @@ def written(request):
     return found
 
 
-def test_answers_stand_where_the_passage_is_said_to_have_them(written):
+def test_each_answer_starts_where_its_statement_says(written):
     for passage, _, _ in written:
         for said in passage.stated:
             assert passage.text[said.start :].startswith(said.answer)
@@ -27,7 +27,7 @@ def test_answers_stand_where_the_passage_is_said_to_have_them(written):
             assert said.answer in said.sentence
 
 
-def test_what_is_written_is_plain_text(written):
+def test_passages_and_questions_are_plain_text(written):
     for passage, asked, _ in written:
         for text in (passage.text, *(one.question for one in asked)):
             assert not set("[]{}|") & set(text)
@@ -42,14 +42,14 @@ def test_every_fact_is_stated_or_left_open(written):
         assert stated == sorted(stated, key=passage.kind.facts.index)
 
 
-def test_questions_have_an_answer_as_often_as_wanted(written):
+def test_as_many_questions_are_answerable_as_requested(written):
     for _, asked, _ in written:
         assert sum(one.statement is not None for one in asked) == 4
         assert len(asked) == 6
         assert len({one.question for one in asked}) == 6
 
 
-def test_a_question_without_an_answer_asks_for_what_is_open_or_of_another_thing(written):
+def test_unanswerable_questions_ask_for_open_facts_or_other_things(written):
     of_another = 0
     for passage, asked, others in written:
         open_questions = {text.replace("{name}", passage.name) for fact in passage.open for text in fact.questions}
@@ -61,7 +61,7 @@ def test_a_question_without_an_answer_asks_for_what_is_open_or_of_another_thing(
     assert 0.2 < of_another / (2 * len(written)) < 0.5
 
 
-def test_a_question_without_an_answer_has_a_rival_of_its_sort_in_the_passage(written):
+def test_most_unanswerable_questions_have_a_plausible_wrong_answer(written):
     tempting = [
         any(sort_of(fact) == sort_of(said.fact) for said in passage.stated)
         for passage, asked, _ in written
@@ -72,6 +72,6 @@ def test_a_question_without_an_answer_has_a_rival_of_its_sort_in_the_passage(wri
     assert sum(tempting) / len(tempting) > 0.9
 
 
-def test_passages_are_told_in_many_ways(written):
+def test_passages_open_in_many_ways(written):
     openings = {passage.text.replace(passage.name, "X")[:25] for passage, _, _ in written}
     assert len(openings) > 10

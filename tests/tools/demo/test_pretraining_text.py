@@ -1,4 +1,4 @@
-"""What falcon-tiny reads before the job: its own, varied, and not the job's prompt."""
+"""The pretraining text is reproducible, varied, and worded differently from the job's prompt."""
 
 import re
 from itertools import islice
@@ -7,13 +7,13 @@ from falcon_job.qa.prompt import TEMPLATES
 from tools.demo.pretraining_text import documents
 
 
-def test_equal_seeds_write_equal_documents_and_others_do_not():
+def test_only_equal_seeds_give_equal_documents():
     first, again, other = (list(islice(documents(seed), 50)) for seed in (1, 1, 2))
     assert first == again != other
     assert len(set(first)) == len(first)
 
 
-def test_nothing_is_worded_as_the_jobs_prompt():
+def test_no_document_uses_the_wording_of_the_jobs_prompt():
     text = "\n".join(islice(documents(3), 500))
     for template in TEMPLATES.values():
         pieces = (template.passage, template.question, template.closed_book)

@@ -1,35 +1,34 @@
-"""The prose of the demo world is varied, and fit to be drawn from."""
+"""The prose offers enough variety, and every draw from it gives correct text."""
 
 import re
 
 import pytest
 
-from tools.demo.prose import KINDS
-from tools.demo.prose.kind import Kind
+from tools.demo.kinds import Kind, kinds
 
 BLANK = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")
 NAMES = ("person", "surname", "place")
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.title)
+@pytest.fixture(params=kinds(), ids=lambda kind: kind.title)
 def kind(request) -> Kind:
     return request.param
 
 
 def texts(kind):
-    """All that is written of a kind."""
+    """All templates of a kind."""
     facts = [text for fact in kind.facts for text in (fact.answer, *fact.sentences, *fact.questions)]
     return [kind.title, kind.name, *kind.openings, *facts, *kind.asides]
 
 
 def sort_of(answer):
-    """What sort of thing an answer is."""
+    """The sort of an answer: number, name or choice."""
     (blank,) = BLANK.findall(answer)
     return "number" if RANGE.fullmatch(blank) else "name" if blank in NAMES else "choice"
 
 
-def test_there_is_much_to_draw_from(kind):
+def test_there_is_enough_variety(kind):
     assert len(set(kind.openings)) >= 6
     assert len(kind.facts) >= 10
     assert len(set(kind.asides)) >= 10
@@ -96,6 +95,6 @@ def test_labels_are_distinct(kind):
     assert len({fact.label for fact in kind.facts}) == len(kind.facts)
 
 
-def test_nobody_has_a_gender_that_a_drawn_name_may_not_fit(kind):
+def test_no_pronoun_assumes_the_gender_of_a_drawn_name(kind):
     for text in texts(kind):
         assert not re.search(r"\b(he|she|his|her|hers|him|himself|herself)\b", text, re.IGNORECASE), text

@@ -1,4 +1,4 @@
-"""Names of the invented world belong to one share each, and chance is the same everywhere."""
+"""Each invented word belongs to one share, and equal seeds give equal draws."""
 
 import re
 from itertools import islice
@@ -13,21 +13,21 @@ def drawn(world, count=200):
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_every_invented_word_belongs_to_the_share_that_names_it(share):
+def test_a_share_draws_only_its_own_words(share):
     words = {word for names in drawn(World(1, share)) for name in names for word in name.split()}
 
     assert {share_of(word) for word in words} == {share}
 
 
-def test_shares_are_parts_of_a_hundred():
+def test_the_shares_divide_a_hundred():
     assert sorted(place for places in SHARES.values() for place in places) == list(range(100))
 
 
-def test_equal_seeds_draw_equal_names_and_others_do_not():
+def test_only_equal_seeds_draw_equal_names():
     assert drawn(World(1, "dev")) == drawn(World(1, "dev")) != drawn(World(2, "dev"))
 
 
-def test_no_name_comes_twice_before_all_have_come():
+def test_no_name_repeats_until_all_have_appeared():
     world = World(1, "train")
     places = list(islice(iter(world.place, None), 1000))
 
