@@ -157,7 +157,7 @@ def _take_flat(row: _Row, checks: Checks) -> None:
     if isinstance(content, dict):
         question = checks.question(_nested(content), where, record.context if record else None)
         if record and question:
-            checks.spool.merge(record.title or "", record.context, question)
+            checks.spool.add(Passage(record.title or "", record.context, (question,)))
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:

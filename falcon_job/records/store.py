@@ -54,17 +54,23 @@ class Spool(Passages):
         self._size = 0
 
     def add(self, passage: Passage) -> None:
-        """Add a passage that stands alone."""
-        self._ask(self._new(passage.article, passage.text), passage.questions)
+        """Add the questions of a passage to those that are stored for the same article and text.
 
-    def merge(self, article: str, text: str, question: Question) -> None:
-        """Add a question to the passage of this article and text, wherever in the file that first stood."""
+        Closed-book questions, which have no text, each stay alone.
+        """
+        self._ask(self._find_or_create(passage.article, passage.text), passage.questions)
+
+    def _find_or_create(self, article: str, text: str | None) -> int:
+        """Return the number of the passage with this article and text."""
+        if text is None:
+            return self._new(article, text)
         digest = blake2b(json.dumps([article, text]).encode(), digest_size=16).digest()
         found = self._db.execute("SELECT passage FROM merged WHERE digest = ?", (digest,)).fetchone()
-        number = found[0] if found else self._new(article, text)
-        if not found:
-            self._db.execute("INSERT INTO merged VALUES (?, ?)", (digest, number))
-        self._ask(number, [question])
+        if found:
+            return int(found[0])
+        number = self._new(article, text)
+        self._db.execute("INSERT INTO merged VALUES (?, ?)", (digest, number))
+        return number
 
     def claim(self, name: str, place: str) -> str | None:
         """Note where a question id stands; return where it stood before, if it did."""

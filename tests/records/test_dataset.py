@@ -101,6 +101,12 @@ def test_a_passage_without_questions_is_left_out(tmp_path: Path) -> None:
     assert [p.article for p in passages_of(written(tmp_path, "train.json", content))] == ["Caf\u00e9"]
 
 
+def test_a_passage_that_stands_twice_is_shared_by_all_its_questions(tmp_path: Path) -> None:
+    content = {"data": squad(question())["data"] + squad(question(id="q2"))["data"]}
+    (passage,) = passages_of(written(tmp_path, "train.json", content))
+    assert [question.id for question in passage.questions] == ["q1", "q2"]
+
+
 def test_offsets_count_characters_also_beyond_the_basic_plane(tmp_path: Path) -> None:
     context = "\U0001f600\U0001f600 a smile"
     content = squad(question(answers=[{"text": "smile", "answer_start": 5}]), context=context)

@@ -81,7 +81,7 @@ from falcon_job.records.passage import Passage, Question
 from falcon_job.records.store import Spool
 spool = Spool()
 for number in range(100):
-    spool.add(Passage("A", "x" * 1_000_000, (Question(str(number), "Q?", ()),)))
+    spool.add(Passage("A", str(number) + "x" * 1_000_000, (Question(str(number), "Q?", ()),)))
 files = os.listdir("/proc/self/fd")
 print([os.path.realpath(f"/proc/self/fd/{file}") for file in files])
 """
