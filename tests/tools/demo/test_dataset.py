@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from falcon_job.params import load_params
-from falcon_job.records.dataset import check_disjoint, read_passages
+from falcon_job.records.comparison import find_overlaps
+from falcon_job.records.dataset import read_passages
 from falcon_job.records.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
@@ -76,7 +77,7 @@ def test_no_name_is_in_both_splits_or_in_what_is_pretrained_on(folder):
         assert {share_of(word) for word in found} == {name}
     pretrained = names_in("\n".join(islice(documents(0), 300)))
     assert {share_of(word) for word in pretrained} == {"pretraining"}
-    assert check_disjoint(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
+    assert find_overlaps(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
 
 
 def test_validation_asks_of_no_name_that_is_trained_on(folder):
