@@ -1,10 +1,11 @@
-"""What preprocessing takes by the number of questions: time, peak host memory, bytes kept a question in training.
+"""Measure preprocessing by the number of questions: time, peak host memory, and what training holds for each question.
 
     python -m benchmarks.data_scale [--questions 10000 ...] [--format jsonl]
 
-Generates rows of invented questions, seven on a passage of about 120 words, and runs the stage by its own command, the
-demo's settings and tokenizer with 1,024 tokens. Host memory is the stage's resident set, with the pages of files that
-it maps. `kept` is what a process that plans the steps of the result holds for it. One JSON line a number of questions.
+Generates rows of invented questions, seven to a passage of about 120 words, and runs the stage by its own command, with
+the demo's settings and tokenizer and 1,024 tokens. Host memory is the resident set of the stage, which includes the
+pages of mapped files. `kept_bytes_a_question` is what a process that has planned all training steps holds in memory.
+Prints one JSON line for each number of questions.
 """
 
 import gc
@@ -38,7 +39,7 @@ ROWS_AT_A_TIME = 10_000
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Yield flat rows, those of a passage together, as most files have them."""
+    """Yield flat rows; those of a passage follow each other, as in most files."""
     draw = random.Random(0)
     context, years = "", []
     for number in range(count):
@@ -56,7 +57,7 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def write(path: Path, count: int) -> None:
-    """Write rows to a file of JSON Lines or Parquet."""
+    """Write generated rows to a file, as JSON Lines or Parquet by its suffix."""
     remaining = rows(count)
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
@@ -69,7 +70,7 @@ def write(path: Path, count: int) -> None:
 
 
 def prepare(work: Path, name: str, count: int) -> None:
-    """Lay out a workspace with generated training questions."""
+    """Copy the code and the demo into a folder, with generated training questions."""
     for code in CODE:
         copy = shutil.copytree if (ROOT / code).is_dir() else shutil.copy
         copy(ROOT / code, work / code)
@@ -83,7 +84,7 @@ def prepare(work: Path, name: str, count: int) -> None:
 
 
 def run_stage(work: Path, stage: str) -> tuple[float, int]:
-    """Return the seconds and the peak resident set, in bytes, of a stage.
+    """Run a stage; return its seconds and its peak resident set in bytes.
 
     Raises:
         SystemExit: it failed.
@@ -97,13 +98,13 @@ def run_stage(work: Path, stage: str) -> tuple[float, int]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024
 
 
-def kept(split: Path) -> int:
+def planned_bytes(split: Path) -> int:
     """Return the bytes that Python and NumPy hold for the planned steps of a split."""
 
     def plan() -> StepDataset:
         return StepDataset(Split(split), 128, Packer.dense(2048), seed=0)
 
-    plan()  # what it imports is not counted
+    plan()  # so that its imports are not counted
     tracemalloc.start()
     steps = plan()
     gc.collect()
@@ -117,7 +118,7 @@ def kept(split: Path) -> int:
 @click.option("--questions", type=int, multiple=True, default=(10_000, 100_000, 1_000_000))
 @click.option("--format", "suffix", type=click.Choice(["jsonl", "parquet"]), default="jsonl")
 def main(questions: tuple[int, ...], suffix: str) -> None:
-    """Print one JSON line a number of questions."""
+    """Print one JSON line for each number of questions."""
     for count in questions:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
@@ -131,7 +132,7 @@ def main(questions: tuple[int, ...], suffix: str) -> None:
                 "file_mb": round((work / "data" / f"train.{suffix}").stat().st_size / 1e6, 1),
                 "seconds": round(seconds, 1),
                 "peak_gb": round(peak / 1e9, 2),
-                "kept_bytes_a_question": round(kept(dataset) / sum(Split(dataset).branch_counts), 1),
+                "kept_bytes_a_question": round(planned_bytes(dataset) / sum(Split(dataset).branch_counts), 1),
             }
         print("RESULT", json.dumps(result), flush=True)
 

@@ -1,14 +1,14 @@
 """The errors a user can act on, each with the exit code that `falcon-job` returns for it.
 
 Every error says where something is wrong (a file, a key, an article, a question id), what is wrong, and what to do.
-These are fields, so that `doctor` and reports can show them apart. The place is the subject of the sentence:
+These are fields, so that `doctor` and reports can show them separately. The place is the subject of the sentence:
 
     raise InputError("is not UTF-8", place="notes.txt", fix="save it as UTF-8")
 
 reads "notes.txt is not UTF-8: save it as UTF-8". Without a place the problem is a whole sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -36,6 +36,42 @@ class Problem:
         return f"{sentence}: {self.fix}" if self.fix else sentence
 
 
+class ProblemList:
+    """Problems of one kind: all are counted, and the first `SHOWN_PROBLEMS`, which a message shows, are kept.
+
+    So a file in which a million records are wrong takes no more memory than one with fifty.
+    """
+
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
+        self._shown: list[Problem] = []
+        self._count = 0
+        self.extend(problems)
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it if it will be shown."""
+        self._count += 1
+        if len(self._shown) < SHOWN_PROBLEMS:
+            self._shown.append(problem)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add each of several problems."""
+        for problem in problems:
+            self.add(problem)
+
+    def __len__(self) -> int:
+        """Return the number of all problems, shown or not."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Yield the problems that are shown."""
+        return iter(self._shown)
+
+    def lines(self) -> list[str]:
+        """Return a line for each problem shown, and one that counts the others."""
+        hidden = self._count - len(self._shown)
+        return [str(problem) for problem in self._shown] + [f"... and {hidden} more"] * (hidden > 0)
+
+
 class JobError(Exception):
     """The run failed.
 
@@ -47,26 +83,24 @@ class JobError(Exception):
     exit_code = 1
 
     def __init__(
-        self, problem: str, *, place: str | Path = "", fix: str = "", problems: Sequence[Problem] = ()
+        self, problem: str, *, place: str | Path = "", fix: str = "", problems: Iterable[Problem] = ()
     ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.place = str(place)
         self.fix = fix
-        self.problems = tuple(problems)
+        self.problems = problems if isinstance(problems, ProblemList) else ProblemList(problems)
 
     @classmethod
-    def listing(cls, place: str | Path, problems: Sequence[Problem], *, fix: str = "") -> Self:
+    def listing(cls, place: str | Path, problems: Iterable[Problem], *, fix: str = "") -> Self:
         """Return an error that lists what is wrong in one place."""
-        return cls(f"has {len(problems)} problem{'s' * (len(problems) > 1)}", place=place, fix=fix, problems=problems)
+        found = problems if isinstance(problems, ProblemList) else ProblemList(problems)
+        return cls(f"has {len(found)} problem{'s' * (len(found) > 1)}", place=place, fix=fix, problems=found)
 
     def __str__(self) -> str:
         """Return the message: one line, and one more for each problem listed."""
-        lines = [str(Problem(self.problem, self.place, self.fix))]
-        lines += [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
-        if len(self.problems) > SHOWN_PROBLEMS:
-            lines.append(f"  ... and {len(self.problems) - SHOWN_PROBLEMS} more")
-        return "\n".join(lines)
+        head = str(Problem(self.problem, self.place, self.fix))
+        return "\n".join([head, *(f"  {line}" for line in self.problems.lines())])
 
 
 class InputError(JobError):

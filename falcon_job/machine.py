@@ -1,7 +1,7 @@
-"""What only changes speed or memory: FALCON_JOB_* variables, also read from a .env file; never params.
+"""Machine settings, which only change speed or memory: FALCON_JOB_* variables of the environment or of a .env file.
 
-They are read once, where a command or a stage starts, and handed on from there. `auto` is resolved where the setting is
-used, from what the model and the GPU are.
+A command or a stage reads them once, when it starts, and hands them on. `auto` is resolved where a setting is used,
+from the model and the GPU.
 """
 
 import os
@@ -14,11 +14,11 @@ from pydantic import PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from falcon_job.errors import InputError, Problem
-from falcon_job.validation import explain, nearest
+from falcon_job.validation import WrongValueError, explain, nearest, quoted
 
 PREFIX = "FALCON_JOB_"
 OTHER_VARIABLES = {"IMAGE", "EXIT_CODE_FILE", "RUN_PID", "SQUAD", "TEST_IMAGE"}
-"""What the image, `falcon-job run` and the tests set for themselves."""
+"""Variables of the image, of `falcon-job run` and of the tests."""
 
 Switch = Literal["auto", "on", "off"]
 
@@ -32,38 +32,38 @@ def _auto_or_at_least(smallest: int) -> Callable[[Any], int | Literal["auto"]]:
         except ValueError:
             number = smallest - 1
         if number < smallest:
-            raise ValueError(f"must be auto or a whole number of at least {smallest}, not {value!r}")
+            raise WrongValueError(f"must be auto or a whole number of at least {smallest}, not {quoted(value)}")
         return number
 
     return check
 
 
 class Machine(BaseSettings):
-    """Settings of this machine."""
+    """The settings of this machine."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     tokens_per_pack: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(1))] = "auto"
-    """Most tokens of a pack in training, and of a batch in generation; auto: what fits the GPU."""
+    """The most tokens of a pack in training and of a batch in generation; auto: what fits the GPU."""
     attention: Literal["auto", "flex", "sdpa"] = "auto"
-    """Attention kernel in training: FlexAttention with a block-sparse mask, or sdpa with a dense one; auto: flex on a
-    GPU."""
+    """The attention kernel in training: FlexAttention with a block-sparse mask, or SDPA with a dense one; auto: flex on
+    a GPU."""
     compile: Switch = "auto"
-    """Whether decoder layers are compiled for training; auto: with FlexAttention."""
+    """Whether decoder layers are compiled for training; auto: if FlexAttention is used."""
     activation_checkpointing: Switch = "auto"
-    """Whether activations are computed again in the backward pass, which is slower and takes the least memory; auto:
-    where they would not fit the GPU."""
+    """Whether the backward pass recomputes activations, which is slower but takes the least memory; auto: if they would
+    not fit the GPU."""
     workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(0))] = "auto"
-    """Processes that prepare packs while the model computes; auto: 0 on a CPU, 2 on a GPU."""
+    """How many processes prepare packs while the model computes; auto: 0 on a CPU, 2 on a GPU."""
 
 
 def read_machine(folder: Path) -> Machine:
-    """Return the settings in the environment and, where that does not set them, in `folder`/.env.
+    """Return the settings in the environment, and in `folder`/.env where the environment does not set them.
 
     Raises:
-        InputError: a variable is unknown or has an impossible value, or .env is not UTF-8. All are named at once.
+        InputError: a variable is unknown or its value is wrong, or .env is not UTF-8. One message lists all problems.
     """
     file = folder / ".env"
     try:
@@ -83,7 +83,7 @@ def _unknown(variables: set[str]) -> list[Problem]:
     known = [f"{PREFIX}{name.upper()}" for name in (*Machine.model_fields, *OTHER_VARIABLES)]
     settings = known[: len(Machine.model_fields)]
     return [
-        Problem("is not a known variable", name, nearest(name, settings))
+        Problem("is not a known variable", name, nearest(name, settings, prefix=PREFIX))
         for name in sorted(variables)
         if name.startswith(PREFIX) and name not in known
     ]

@@ -1,29 +1,37 @@
-"""params.yaml as typed, frozen, validated settings: every value that changes a result, and none with a default in code.
+"""params.yaml as typed, frozen, validated settings: every value that changes a result, none of which code defaults.
 
-Read with YAML 1.2 rules, as DVC does, so that `1e-05` is a number. A problem is reported with its dotted path, all
-problems of a file at once, before any heavy import.
+The file is read by the rules of YAML 1.2, as DVC reads it, so that `1e-05` is a number. All problems of a file are
+reported at once, each with its dotted path, before anything heavy is imported.
 """
 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from falcon_job.errors import InputError
-from falcon_job.validation import explain
+from falcon_job.validation import WrongValueError, explain, quoted
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "nf4"]
 Template = Literal["squad-v2", "seed"]
+
+
+def _is_sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise WrongValueError(f"must be the 64 hex digits that `sha256sum FILE` prints, not {quoted(value)}")
+    return value
+
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 
 
 class Group(BaseModel):
-    """A group of keys: unknown ones are errors, values do not change after reading."""
+    """A group of keys; an unknown key is an error, and values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -42,15 +50,21 @@ class ModelParams(Group):
     @classmethod
     def _pinned(cls, revision: str | None, info: ValidationInfo) -> str | None:
         if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
-            raise ValueError("must be a full commit of 40 hex digits, as the Hub shows under 'History'")
+            raise WrongValueError(
+                f"must be a full commit of 40 hex digits, not {quoted(revision)}",
+                "copy it from the Hub, under 'History'",
+            )
         source = info.data.get("source")
         if revision is not None and source is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-            raise ValueError("is for a Hub id (owner/name); set null for a folder")
+            raise WrongValueError(
+                f"is only for a Hub id (owner/name), and model.source is {quoted(source)}",
+                "set it to null for a folder",
+            )
         return revision
 
 
 class DatasetParams(Group):
-    """Where questions come from: a file (under data/ DVC watches it) or an https URL."""
+    """Where questions come from: a file (DVC watches it under data/) or an https URL."""
 
     train: str = Field(min_length=1)
     dev: str = Field(min_length=1)
@@ -61,7 +75,7 @@ class DatasetParams(Group):
     @classmethod
     def _known_for_a_url(cls, sha256: str | None, info: ValidationInfo) -> str | None:
         if sha256 is None and is_url(info.data.get(str(info.field_name).removesuffix("_sha256"), "")):
-            raise ValueError("a URL needs it; `sha256sum FILE` prints it")
+            raise WrongValueError("must be set for a URL", "`sha256sum FILE` prints it")
         return sha256
 
 
@@ -72,16 +86,16 @@ class PromptParams(Group):
 
 
 class PreprocessParams(Group):
-    """How records become tokens."""
+    """How question files become tokens."""
 
     max_tokens: Annotated[int, Field(ge=32)]
-    """Longest passage + question + answer, in tokens; a longer passage becomes windows."""
+    """The most tokens of a passage, a question and its answer together; a longer passage is cut into windows."""
     validation_fraction: Share
-    """Share of train held out by article (by passage below 10 articles)."""
+    """The share of train that is held out: whole articles, or whole passages if there are fewer than 10 articles."""
     limit: PositiveInt | None
-    """At most this many train questions, whole passages, seeded; null: all."""
+    """The most train questions used, drawn by whole passages; null uses all."""
     seed: Annotated[int, Field(ge=0)]
-    """Draws the validation split, the subset of `limit` and the window of an unanswerable question."""
+    """Draws the validation split, the passages of `limit` and the window in which a question is asked."""
 
 
 class LoraParams(Group):
@@ -102,26 +116,28 @@ class TrainParams(Group):
     epochs: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
     questions_per_step: PositiveInt
-    """Questions of one optimizer step, however they are packed."""
+    """Questions in one optimizer step, however they are packed."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
     scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"]
     warmup_ratio: Share
-    """Share of all steps over which the learning rate rises from 0."""
+    """The share of all steps in which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     logging_steps: PositiveInt
     eval_steps: PositiveInt | None
-    """Validation loss every so many steps, beside the one at each epoch's end; null: only there."""
+    """Steps between validation losses, besides the one at the end of each epoch; null computes only those."""
     save_total_limit: PositiveInt
-    """Checkpoints (one an epoch) kept under scratch/ while training runs."""
+    """How many checkpoints are kept under scratch/ while training runs."""
     report_to: list[str]
-    """Trackers handed to transformers.Trainer, such as tensorboard or wandb; empty: none."""
+    """Trackers for transformers.Trainer, such as tensorboard or wandb; an empty list uses none."""
 
     @field_validator("warmup_ratio")
     @classmethod
     def _has_a_warmup(cls, ratio: float, info: ValidationInfo) -> float:
         if ratio > 0 and info.data.get("scheduler") == "constant":
-            raise ValueError("scheduler constant has no warmup; set 0, or use constant_with_warmup")
+            raise WrongValueError(
+                f"is {ratio}, but the scheduler constant has no warmup", "set it to 0, or use constant_with_warmup"
+            )
         return ratio
 
 
@@ -130,18 +146,18 @@ class EvaluateParams(Group):
 
     max_new_tokens: PositiveInt
     limit: PositiveInt | None
-    """At most this many dev questions, whole passages spread over the file; null: all."""
+    """The most dev questions used, in whole passages spread over the file; null uses all."""
     extractive: bool
-    """Whether an answer that is no span of the passage is replaced by the nearest one."""
+    """Whether an answer that does not occur in the passage is replaced by the nearest span that does."""
 
 
 class ExportParams(Group):
     """What leaves the job."""
 
     merge: bool
-    """Whether a merged model is written to dist/ too."""
+    """Whether a merged model is also written to dist/."""
     verify: PositiveInt
-    """Validation questions on which the reloaded export must equal the adapter."""
+    """How many validation questions must score the same with the reloaded export as with the adapter."""
 
 
 class Params(Group):
@@ -158,7 +174,7 @@ class Params(Group):
 
 
 def is_url(source: str) -> bool:
-    """Tell a URL from a path."""
+    """Tell whether a source is a URL, not a path."""
     return source.startswith(("https://", "http://"))
 
 
@@ -166,7 +182,7 @@ def load_params(path: Path) -> Params:
     """Read and validate params.yaml.
 
     Raises:
-        InputError: the file is missing, no YAML mapping, or has bad keys or values; one message names them all.
+        InputError: the file is missing, is not a YAML mapping, or has wrong keys or values; one message lists them all.
     """
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -187,7 +203,7 @@ def validate(content: dict[str, Any], place: str) -> Params:
     """Return `content` as `Params`; `place` names its file in errors.
 
     Raises:
-        InputError: bad keys or values, all named in one message.
+        InputError: keys or values are wrong; one message lists them all.
     """
     try:
         return Params.model_validate(content)

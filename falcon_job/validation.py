@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -13,16 +14,29 @@ SHOWN_CHARACTERS = 60
 
 _EXPLANATIONS = {
     "string_type": "must be text",
+    "string_too_short": "must not be empty",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
+    "greater_than_equal": "must be at least {ge}",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
-    "model_type": "must be an object with named values",
-    "model_attributes_type": "must be an object with named values",
+    "too_short": "must not be empty",
+    "model_type": "must be an object with keys",
+    "model_attributes_type": "must be an object with keys",
 }
+"""What a value must be, by the type of pydantic's error; in braces stands what its context names."""
+
+
+class WrongValueError(ValueError):
+    """What a validator of ours raises: the problem and its fix, as in `falcon_job.errors.Problem`."""
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(f"{problem}: {fix}" if fix else problem)
+        self.problem = problem
+        self.fix = fix
 
 
 def explain(
@@ -32,17 +46,21 @@ def explain(
 
     Args:
         error: what pydantic raised.
-        place: where the validated content stands; "" where the file around it is named once. The key is put behind it.
+        place: where the validated content stands, to which the key is added; "" if the message names the file anyway.
         known: all valid keys, as dotted paths, from which the nearest to an unknown one is suggested.
         name: turns a dotted path into what the user knows the key by.
     """
     return [_explain(dict(each), place, known, name) for each in error.errors(include_url=False)]
 
 
-def nearest(key: str, known: Collection[str]) -> str:
-    """Return the fix for an unknown key: the nearest known one, or to remove it."""
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "remove it"
+def nearest(key: str, known: Collection[str], *, prefix: str = "") -> str:
+    """Return the fix for an unknown key: the nearest known one, or to remove it.
+
+    A prefix that all keys have is not compared: it would make any two of them similar.
+    """
+    names = [name.removeprefix(prefix) for name in known]
+    near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{near[0]}?" if near else "remove it"
 
 
 def quoted(value: object) -> str:
@@ -55,19 +73,18 @@ def quoted(value: object) -> str:
 def _explain(error: dict[str, Any], place: str, known: Collection[str], name: Callable[[str], str]) -> Problem:
     key = name(".".join(map(str, error["loc"])))
     where = ": ".join(part for part in (place, key) if part)
+    context = error.get("ctx", {})
     if error["type"] == "missing":
         return Problem("is missing", where, "add it")
     if error["type"] == "extra_forbidden":
         return Problem("is not a known key", where, nearest(key, known))
-    if error["type"] == "value_error":  # one of our own validators: "what is wrong: what to do"
-        problem, _, fix = str(error["ctx"]["error"]).partition(": ")
-        return Problem(problem, where, fix)
-    message = _EXPLANATIONS.get(error["type"]) or _own_words(error["msg"])
+    if isinstance(cause := context.get("error"), WrongValueError):
+        return Problem(cause.problem, where, cause.fix)
+    explanation = _EXPLANATIONS.get(error["type"])
+    message = explanation.format_map(context) if explanation else _requirement(error["msg"])
     return Problem(f"{message}, not {quoted(error['input'])}", where)
 
 
-def _own_words(message: str) -> str:
-    """Return "must be 'a' or 'b'" for pydantic's "Input should be 'a' or 'b'"."""
-    return (
-        message.replace("Input should", "must", 1) if message.startswith("Input should") else f"is refused ({message})"
-    )
+def _requirement(message: str) -> str:
+    """Return "must be less than 1" for pydantic's "Input should be less than 1"."""
+    return re.sub(r"^\w+ should", "must", message)

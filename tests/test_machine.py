@@ -55,7 +55,8 @@ def test_variables_of_others_are_left_alone(monkeypatch, tmp_path):
         ("WORKERS", "-1", "must be auto or a whole number of at least 0, not '-1'"),
         ("WORKERS", "1.5", "must be auto or a whole number of at least 0, not '1.5'"),
         ("ATENTION", "sdpa", "is not a known variable: did you mean FALCON_JOB_ATTENTION?"),
-        ("PACK_TOKENS", "8", "is not a known variable: did you mean FALCON_JOB_TOKENS_PER_PACK?"),
+        ("TOKENS_PACK", "8", "is not a known variable: did you mean FALCON_JOB_TOKENS_PER_PACK?"),
+        ("BANANAS", "8", "is not a known variable: remove it"),
     ],
 )
 def test_a_bad_variable_is_named_with_what_to_do(monkeypatch, tmp_path, name, value, problem, in_file):

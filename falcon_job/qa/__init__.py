@@ -1,1 +1,1 @@
-"""The task in pure Python: read and validate questions, build prompts, score answers."""
+"""What question answering is, in pure Python: prompts, windows, answer spans and the metric."""

@@ -1,6 +1,10 @@
-"""How a question is put to the model: the one prompt builder that every stage and `ask` use.
+"""The prompt: how a passage, a question and an answer become text, for every stage and for `ask`.
 
-A prompt is three pieces, cut where no tokenizer merges across: a passage that questions share, a question, an answer.
+A prompt has three pieces, cut where tokenizers do not merge characters:
+
+    Passage: Rain fell on Velmora.        shared by all questions of the passage
+    Question: What fell?\\nAnswer:        one question
+     Rain                                 its answer, which is learned or generated
 """
 
 from dataclasses import dataclass
@@ -13,11 +17,12 @@ class PromptTemplate:
     """The text around a passage, a question and an answer.
 
     Attributes:
-        passage: format of the shared piece, with {context}; it ends the line.
+        name: what prompt.template calls it.
+        passage: format of the shared piece, with {context}; it ends with a line break.
         question: format of a question about a passage, with {question}.
         closed_book: format of a question without a passage.
         answer: format of an answer, with {answer}.
-        no_answer: the phrase that stands for "the passage does not say".
+        no_answer: the phrase to say if the passage does not answer the question.
     """
 
     name: Template
@@ -28,22 +33,22 @@ class PromptTemplate:
     no_answer: str = "unanswerable"
 
     def shared_text(self, context: str | None) -> str:
-        """Return the piece that all questions of a passage share; empty for closed-book questions."""
+        """Return the piece that all questions of a passage share; "" for a closed-book question."""
         return "" if context is None else self.passage.format(context=context.strip())
 
     def question_text(self, question: str, *, closed_book: bool) -> str:
-        """Return the piece that asks, up to where the answer begins."""
-        form = self.closed_book if closed_book else self.question
-        return form.format(question=one_line(question))
+        """Return the piece of a question, up to where its answer begins."""
+        template = self.closed_book if closed_book else self.question
+        return template.format(question=one_line(question))
 
     def answer_text(self, answer: str | None) -> str:
-        """Return the piece to learn, without end-of-text; None: the no-answer phrase."""
+        """Return the piece of an answer, without end-of-text; None stands for the no-answer phrase."""
         return self.answer.format(answer=self.no_answer if answer is None else one_line(answer))
 
     def read_answer(self, generated: str) -> str:
-        """Return the answer in generated text, "" where it is the no-answer phrase.
+        """Return the answer in generated text; "" for the no-answer phrase.
 
-        An answer is one line by construction: what an untuned model writes after it is not held against it.
+        Answers in the training data have one line, so only the first line counts. An untuned model often writes more.
         """
         lines = generated.strip().splitlines()
         answer = lines[0].strip() if lines else ""
@@ -57,7 +62,7 @@ TEMPLATES: dict[Template, PromptTemplate] = {
         question="Question: {question}\nAnswer:",
         closed_book="Question: {question}\nAnswer:",
     ),
-    # The original recipe's format, in which a passage, where there is one, is the first line of what the human says.
+    # The format of the original recipe; a passage, if there is one, is the first line of what the human says.
     "seed": PromptTemplate(
         name="seed",
         passage="<human>: {context}\n",
@@ -68,5 +73,5 @@ TEMPLATES: dict[Template, PromptTemplate] = {
 
 
 def one_line(text: str) -> str:
-    """Collapse runs of white space, line breaks among them, to single spaces."""
+    """Return a text with single spaces for all white space, line breaks included."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""From an answer in the model's words to the words of the passage."""
+"""Extractive answers: the part of the passage that is nearest to an answer in the model's own words."""
 
 import re
 import unicodedata
@@ -11,11 +11,12 @@ _BRACKETS_AND_QUOTES = frozenset({"Ps", "Pe", "Pi", "Pf"})
 
 
 def nearest_span(answer: str, passage: str) -> str:
-    """Return the piece of `passage` that is nearest to `answer`; "" if they share no word.
+    """Return the span of `passage` that is nearest to `answer`; "" if they share no word.
 
-    That is, in this order: the answer itself, its first occurrence in another case, or the run of whole words
-    with the best token F1 (as in `falcon_job.qa.metric`) against the answer. Such a run begins and ends with
-    a word of the answer, loses the punctuation around it, and of equals is the earliest, then the shortest.
+    That is the answer itself if it occurs there, else its first occurrence in another case, else the run of whole words
+    with the best token F1 (as in `falcon_job.qa.metric`) against the answer, without the punctuation around it. Of
+    equally good runs the earliest is returned, and of those the shortest. For "Duke Robert of Normandy" in "the Duke of
+    Normandy" it is "Duke of Normandy".
     """
     answer = answer.strip()
     if answer in passage:
@@ -28,8 +29,7 @@ def nearest_span(answer: str, passage: str) -> str:
 def _best_window(answer: Counter[str], passage: str) -> str:
     """Return the run of words with the best F1 against the tokens of the answer.
 
-    Only runs between two words that share a token with the answer need a look: any other is longer than one
-    of these without sharing more.
+    Only runs that begin and end with a word of the answer are compared: a longer run shares no more tokens.
     """
     words = list(re.finditer(r"\S+", passage))
     tokens = [normalize_answer(word.group()).split() for word in words]
@@ -42,7 +42,7 @@ def _best_window(answer: Counter[str], passage: str) -> str:
         for last in shared[place:]:
             length = ends[last] - begin + answer.total()
             if 2 * answer.total() <= best * length:
-                break  # nor can a longer run be better
+                break  # a longer run cannot be better either
             for name in tokens[last]:
                 same += left[name] > 0
                 left[name] -= 1
@@ -52,7 +52,7 @@ def _best_window(answer: Counter[str], passage: str) -> str:
 
 
 def _token_ends(tokens: list[list[str]]) -> list[int]:
-    """Return, for each word, how many tokens there are up to its end."""
+    """Return for each word the number of tokens up to its end."""
     ends, total = [], 0
     for names in tokens:
         total += len(names)

@@ -1,4 +1,4 @@
-"""Windows: how a passage that is too long for `preprocess.max_tokens` is cut."""
+"""Windows: overlapping parts of a passage that is too long for `preprocess.max_tokens`."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
@@ -18,18 +18,19 @@ class Window:
 
 
 def cut_windows(text: str, max_tokens: int, count_tokens: Callable[[str], int]) -> list[Window]:
-    """Cut a text into windows of at most `max_tokens` tokens, on word borders, each half overlapping the last.
+    """Cut a text at word borders into windows of at most `max_tokens` tokens, each starting half a window further on.
 
-    One window over all of the text where it fits. Each following window starts half a window further, so that a span of
-    at most half a window lies whole in one of them. A word that is longer than a window is cut between characters.
+    So any span of at most half a window lies whole in one of them. With a token for each word and 4 tokens a window,
+    "a b c d e f g h" gives "a b c d", "c d e f" and "e f g h". A text that fits is one window. A word that is longer
+    than a window is cut between characters.
 
     Args:
         text: the passage.
-        max_tokens: longest window, in tokens as `count_tokens` counts them.
-        count_tokens: tokens of a piece of text, those that the prompt puts around it included.
+        max_tokens: the most tokens of a window, as `count_tokens` counts them.
+        count_tokens: returns the tokens of a part of the text, including those that the prompt puts around it.
 
     Raises:
-        ValueError: not even one character fits.
+        ValueError: not even one character fits into a window.
     """
     if count_tokens(text) <= max_tokens:
         return [Window(0, len(text))]
@@ -50,7 +51,7 @@ def cut_windows(text: str, max_tokens: int, count_tokens: Callable[[str], int]) 
 
 
 def _pieces(text: str, fits: Callable[[str], bool]) -> Iterator[Window]:
-    """Yield the words of a text, and the characters of those that do not fit."""
+    """Yield the words of a text; a word that does not fit is yielded character by character."""
     for word in _words(text):
         if fits(text[word.start : word.stop]):
             yield word
@@ -73,17 +74,17 @@ def _words(text: str) -> list[Window]:
 
 def _longest_fit(count: Callable[[int, int], int], first: int, end: int, max_tokens: int) -> int:
     """Return the end of the longest run of pieces from `first` that fits."""
-    reach = 1
-    while first + reach < end and count(first, first + reach) <= max_tokens:
-        reach *= 2
-    stops = range(first + 1, min(first + reach, end) + 1)
+    length = 1
+    while first + length < end and count(first, first + length) <= max_tokens:
+        length *= 2
+    stops = range(first + 1, min(first + length, end) + 1)
     stop = first + bisect_right(stops, max_tokens, key=lambda stop: count(first, stop))
     if stop == first:
-        raise ValueError(f"one character of the passage takes more than {max_tokens} tokens")
+        raise ValueError(f"a single character of the passage takes more than {max_tokens} tokens")
     return stop
 
 
 def _half_way(count: Callable[[int, int], int], first: int, stop: int, half: float) -> int:
-    """Return the first piece past half the tokens of pieces [first, stop), the last of them at most."""
+    """Return the first piece behind `half` tokens from `first`, but at most the last piece before `stop`."""
     starts = range(first + 1, stop - 1)
     return first + 1 + bisect_left(starts, half, key=lambda start: count(first, start))

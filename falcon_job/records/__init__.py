@@ -1,1 +1,1 @@
-"""Question files: formats become passages and problems, passages are kept on disk and split."""
+"""Question files: readers turn formats into passages and problems; passages are stored on disk and split."""

@@ -1,86 +1,70 @@
-"""Read question files whole, or report all that is wrong with them; compare two splits."""
+"""Read a question file: store its passages on disk, or report all that is wrong with it."""
 
 import sqlite3
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from falcon_job.errors import InputError, JobError
+from falcon_job.errors import InputError, JobError, Problem, ProblemList
 from falcon_job.records.passage import Passage
-from falcon_job.records.readers import READERS, UnreadableError
-from falcon_job.records.schema import Checks, quoted, summary
-
-_SHOWN_EXAMPLES = 3
+from falcon_job.records.readers import READERS, Reader
+from falcon_job.records.readers.text import THE_FILE, UnreadableError
+from falcon_job.records.store import PassageStore
+from falcon_job.validation import quoted
 
 
 def read_passages(path: Path) -> Sequence[Passage]:
-    """Read and validate a question file; its suffix tells the format.
+    """Read and check a question file, whose suffix tells its format.
 
-    `.json` is SQuAD v1.1 or v2.0; `.jsonl` holds flat rows (id, context, question, answers, optional title)
-    or closed-book pairs (question, answer, optional id); `.parquet` flat rows; `.csv` pairs, with a header.
-    Flat rows of the same title and context make one passage, in order of first appearance. A pair without id
-    gets its row number. A passage without questions is left out. Text files are UTF-8, with or without byte
-    order mark.
+    `.json` is SQuAD v1.1 or v2.0; `.jsonl` holds flat rows (id, context, question, answers, perhaps title) or
+    closed-book pairs (question, answer, perhaps id); `.parquet` holds flat rows; `.csv` holds pairs, below a header.
+    Text files are UTF-8, with or without a byte order mark.
+
+    The questions of one title and context become one passage, where that first stands in the file. A pair without an
+    id gets its row number. A passage without questions is left out. Passages lie on disk, not in memory.
 
     Raises:
-        InputError: the file cannot be read or a record is wrong; one message names all problems and fixes.
-        JobError: its passages find no room on disk.
+        InputError: the file cannot be read, or records are wrong; one message lists all problems. Ids are compared
+            only among records that are otherwise right.
+        JobError: there is no room on disk for its passages.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise InputError(f"{path}: unknown suffix {path.suffix!r}; supported are {', '.join(READERS)}")
-    checks = Checks()
+        raise InputError(
+            f"has the unknown suffix {path.suffix!r}", place=path, fix=f"name a file that ends in {', '.join(READERS)}"
+        )
+    store, problems = PassageStore(), ProblemList()
     try:
-        read(path, checks)
-    except OSError as error:
-        checks.problems.append(f"cannot be read: {error.strerror}")
-    except UnreadableError as error:
-        checks.problems.append(str(error))
+        for found in _passages_and_problems(read, path):
+            if isinstance(found, Problem):
+                problems.add(found)
+            else:
+                problems.extend(_add(found, store))
     except sqlite3.OperationalError as error:
         raise JobError(
-            f"{path}: what is read of it finds no room among SQLite's temporary files ({error}): make room, or set "
-            "SQLITE_TMPDIR to a folder that has some"
+            f"does not fit into SQLite's temporary files ({error})",
+            place=path,
+            fix="make room, or set SQLITE_TMPDIR to a folder that has some",
         ) from None
-    if not checks.problems and not checks.spool:
-        checks.problems.append("holds no questions: give at least one")
-    if checks.problems:
-        raise InputError(summary(path, checks.problems))
-    return checks.spool
+    if not store and not problems:
+        problems.add(Problem("holds no questions", THE_FILE, "give it at least one"))
+    if problems:
+        raise InputError.listing(path, problems)
+    return store
 
 
-def check_disjoint(train: Sequence[Passage], dev: Sequence[Passage]) -> list[str]:
-    """Return what two splits share, one line a kind with its count and first examples; empty if nothing.
-
-    Compared are question ids and passages (article and text). Of closed book, where ids may be mere row
-    numbers, the texts of the questions are compared instead. Lines quote ids and titles, never other text.
-    """
-    overlaps = []
-    for kind, labelled in (
-        ("question ids", _ids),
-        ("passages", _texts),
-        ("closed-book questions", _closed_book),
-    ):
-        in_dev = {key for key, _ in labelled(dev)}
-        shared = {key: label for key, label in labelled(train) if key in in_dev}
-        if shared:
-            examples = ", ".join(list(dict.fromkeys(shared.values()))[:_SHOWN_EXAMPLES])
-            overlaps.append(f"{kind} in both train and dev: {len(shared)}, such as {examples}")
-    return overlaps
+def _passages_and_problems(read: Reader, path: Path) -> Iterator[Passage | Problem]:
+    """Yield what a reader yields and, as the last problem, why it stopped early."""
+    try:
+        yield from read(path)
+    except UnreadableError as error:
+        yield error.problem
+    except OSError as error:
+        yield Problem(f"cannot be read ({error.strerror})", THE_FILE, "check its name and its permissions")
 
 
-_Labelled = Iterator[tuple[Hashable, str]]
-"""What to compare by, and what to call it."""
-
-
-def _ids(passages: Sequence[Passage]) -> _Labelled:
-    open_book = (passage for passage in passages if passage.text is not None)
-    return ((question.id, quoted(question.id)) for passage in open_book for question in passage.questions)
-
-
-def _texts(passages: Sequence[Passage]) -> _Labelled:
-    open_book = (passage for passage in passages if passage.text is not None)
-    return (((p.article, p.text), f"one of article {quoted(p.article)}") for p in open_book)
-
-
-def _closed_book(passages: Sequence[Passage]) -> _Labelled:
-    closed_book = (passage for passage in passages if passage.text is None)
-    return ((question.text, f"id {quoted(question.id)}") for passage in closed_book for question in passage.questions)
+def _add(passage: Passage, store: PassageStore) -> list[Problem]:
+    """Store a passage; return a problem for each of its questions whose id is taken."""
+    return [
+        Problem(f"is taken by {place}", f"{question.place}: id {quoted(question.id)}", "give it another")
+        for question, place in store.add(passage)
+    ]

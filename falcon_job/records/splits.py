@@ -1,4 +1,4 @@
-"""Which passages train, which validate, which are left out: whole groups, drawn by a seed."""
+"""Which passages train, which validate and which are left out: whole passages or articles, drawn by a seed."""
 
 import random
 import sys
@@ -9,18 +9,18 @@ from falcon_job.records.passage import Passage
 from falcon_job.records.store import Selection
 
 MIN_ARTICLES = 10
-"""Below this many articles a split by article would leave too few, and passages are split instead."""
+"""With fewer articles than this, a split by article would be too coarse, and passages are split instead."""
 
 
 def split_validation(
     passages: Sequence[Passage], fraction: float, seed: int
 ) -> tuple[Sequence[Passage], Sequence[Passage]]:
-    """Split into train and validation by article where there are enough, else by passage.
+    """Split passages into train and validation, by article if there are at least `MIN_ARTICLES`, else by passage.
 
-    At least one group is held out when `fraction` is above 0. Both parts keep the order of the file.
+    At least one article or passage is held out if `fraction` is above 0. Both parts keep the order of the file.
 
     Raises:
-        InputError: there is only one group.
+        InputError: there is only one passage.
     """
     if fraction == 0:
         return passages, []
@@ -30,20 +30,24 @@ def split_validation(
     groups: Sequence[object] = articles if by_article else range(len(passages))
     if len(groups) < 2:
         raise InputError(
-            "dataset.train has a single passage to train on: set preprocess.validation_fraction to 0, or add passages "
-            "(or raise preprocess.limit)"
+            "has only one passage, which cannot be split into train and validation",
+            place="dataset.train",
+            fix="set preprocess.validation_fraction to 0, raise preprocess.limit, or add passages",
         )
     count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     held_out = set(random.Random(seed).sample(groups, count))
-    belongs = [(article if by_article else i) in held_out for i, article in enumerate(article_of)]
+    is_held_out = [(article if by_article else i) in held_out for i, article in enumerate(article_of)]
     train, validation = (
-        Selection(passages, [i for i, held in enumerate(belongs) if held is side]) for side in (False, True)
+        Selection(passages, [i for i, held in enumerate(is_held_out) if held is side]) for side in (False, True)
     )
     return train, validation
 
 
 def take_passages(passages: Sequence[Passage], limit: int | None, seed: int) -> Sequence[Passage]:
-    """Return whole passages with at most `limit` questions (at least one passage), seeded, in file order."""
+    """Return whole passages with at most `limit` questions together, but at least one passage.
+
+    The seed draws them; they keep the order of the file. None for `limit` returns all.
+    """
     if limit is None:
         return passages
     counts = [len(passage.questions) for passage in passages]
@@ -59,15 +63,23 @@ def take_passages(passages: Sequence[Passage], limit: int | None, seed: int) -> 
 
 
 def spread(question_counts: Sequence[int], limit: int | None) -> list[int]:
-    """Return numbers of passages spread evenly over a file, with at most `limit` questions (at least one passage)."""
+    """Return the indices of passages spread evenly over a file, with at most `limit` questions, but at least one.
+
+    A passage is taken if the share of questions taken then stays at or below `limit` / all, counted up to there: of ten
+    passages with a question each, a limit of 5 takes every second one.
+
+    Args:
+        question_counts: the number of questions of each passage.
+        limit: the most questions; None returns all passages.
+    """
     if limit is None:
         return list(range(len(question_counts)))
-    every = sum(question_counts)
+    all_questions = sum(question_counts)
     chosen: list[int] = []
     passed = total = 0
     for i, count in enumerate(question_counts):
         passed += count
-        if (total + count) * every <= limit * passed:  # the share taken so far stays at or below the whole's
+        if (total + count) * all_questions <= limit * passed:
             chosen.append(i)
             total += count
     return chosen or [min(range(len(question_counts)), key=question_counts.__getitem__)]

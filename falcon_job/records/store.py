@@ -1,4 +1,4 @@
-"""Validated passages on disk: a question file of any size is read through SQLite's own temporary file, not held."""
+"""Passages on disk, in a temporary file of SQLite, so that a question file of any size takes little memory."""
 
 import json
 import sqlite3
@@ -14,10 +14,11 @@ _TABLES = """
 PRAGMA journal_mode = off;
 PRAGMA cache_size = -32768;
 CREATE TABLE passages (number INTEGER PRIMARY KEY, article TEXT, text TEXT);
-CREATE TABLE questions (number INTEGER PRIMARY KEY, passage INTEGER, id TEXT, text TEXT, answers TEXT);
+CREATE TABLE questions (
+    number INTEGER PRIMARY KEY, passage INTEGER, id TEXT UNIQUE, text TEXT, answers TEXT, place TEXT
+);
 CREATE INDEX of_passage ON questions (passage, number);
-CREATE TABLE merged (digest BLOB PRIMARY KEY, passage INTEGER) WITHOUT ROWID;
-CREATE TABLE places (id BLOB PRIMARY KEY, place TEXT) WITHOUT ROWID;
+CREATE TABLE digests (digest BLOB PRIMARY KEY, passage INTEGER) WITHOUT ROWID;
 """
 _EVERYTHING = """
 SELECT passage, article, passages.text, id, questions.text, answers
@@ -26,7 +27,7 @@ FROM questions JOIN passages ON passages.number = passage
 
 
 class Passages(Sequence[Passage]):
-    """Passages that are read as they are asked for."""
+    """Passages that are read from disk when they are needed."""
 
     @overload
     def __getitem__(self, index: int) -> Passage: ...
@@ -35,54 +36,67 @@ class Passages(Sequence[Passage]):
     def __getitem__(self, index: slice) -> Sequence[Passage]: ...
 
     def __getitem__(self, index: int | slice) -> Passage | Sequence[Passage]:
-        """Return the passage at an index, or those of a slice, which are not read yet."""
-        place = range(len(self))[index]
-        return Selection(self, place) if isinstance(place, range) else self._read(place)
+        """Return the passage at an index, or a selection for a slice, of which nothing is read yet."""
+        chosen = range(len(self))[index]
+        return Selection(self, chosen) if isinstance(chosen, range) else self._read(chosen)
 
     @abstractmethod
     def _read(self, index: int) -> Passage:
         """Return the passage at an index from 0."""
 
 
-class Spool(Passages):
-    """Passages in the order in which they were added, each with its questions."""
+class PassageStore(Passages):
+    """Passages in the order in which they were first added, each with its questions."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name, gone with the connection
+        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name, deleted with the connection
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
         self._size = 0
 
-    def add(self, passage: Passage) -> None:
-        """Add a passage that stands alone."""
-        self._ask(self._new(passage.article, passage.text), passage.questions)
+    def add(self, passage: Passage) -> list[tuple[Question, str]]:
+        """Add the questions of a passage to those that are stored for the same article and text.
 
-    def merge(self, article: str, text: str, question: Question) -> None:
-        """Add a question to the passage of this article and text, wherever in the file that first stood."""
+        So a passage that a file repeats, as flat rows do for each question, is stored once. Closed-book questions,
+        which have no text, each stay alone.
+
+        Returns:
+            The questions that were not added because their id is taken, each with the place of the one that has it.
+        """
+        number = self._find_or_create(passage.article, passage.text)
+        return [
+            (question, self._place_of(question.id)) for question in passage.questions if not self._ask(number, question)
+        ]
+
+    def _find_or_create(self, article: str, text: str | None) -> int:
+        """Return the number of the passage with this article and text."""
+        if text is None:
+            return self._create(article, text)
         digest = blake2b(json.dumps([article, text]).encode(), digest_size=16).digest()
-        found = self._db.execute("SELECT passage FROM merged WHERE digest = ?", (digest,)).fetchone()
-        number = found[0] if found else self._new(article, text)
-        if not found:
-            self._db.execute("INSERT INTO merged VALUES (?, ?)", (digest, number))
-        self._ask(number, [question])
+        found = self._db.execute("SELECT passage FROM digests WHERE digest = ?", (digest,)).fetchone()
+        if found:
+            return int(found[0])
+        number = self._create(article, text)
+        self._db.execute("INSERT INTO digests VALUES (?, ?)", (digest, number))
+        return number
 
-    def claim(self, name: str, place: str) -> str | None:
-        """Note where a question id stands; return where it stood before, if it did."""
-        key = name.encode("utf-8", "surrogatepass")
-        taken = self._db.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (key, place)).rowcount == 0
-        if not taken:
-            return None
-        (before,) = self._db.execute("SELECT place FROM places WHERE id = ?", (key,)).fetchone()
-        return str(before)
-
-    def _new(self, article: str, text: str | None) -> int:
+    def _create(self, article: str, text: str | None) -> int:
         self._db.execute("INSERT INTO passages VALUES (?, ?, ?)", (self._size, article, text))
         self._size += 1
         return self._size - 1
 
-    def _ask(self, passage: int, questions: Iterable[Question]) -> None:
-        rows = [(passage, q.id, q.text, json.dumps([(a.text, a.start) for a in q.answers])) for q in questions]
-        self._db.executemany("INSERT INTO questions (passage, id, text, answers) VALUES (?, ?, ?, ?)", rows)
+    def _ask(self, passage: int, question: Question) -> bool:
+        """Add a question to the passage with this number; tell whether its id was free."""
+        answers = json.dumps([(answer.text, answer.start) for answer in question.answers])
+        row = (passage, question.id, question.text, answers, question.place)
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO questions (passage, id, text, answers, place) VALUES (?, ?, ?, ?, ?)", row
+        )
+        return added.rowcount == 1
+
+    def _place_of(self, question_id: str) -> str:
+        (place,) = self._db.execute("SELECT place FROM questions WHERE id = ?", (question_id,)).fetchone()
+        return str(place)
 
     def __len__(self) -> int:
         return self._size
@@ -96,7 +110,7 @@ class Spool(Passages):
 
 
 class Selection(Passages):
-    """Some of many passages."""
+    """The passages of a sequence at chosen indices."""
 
     def __init__(self, passages: Sequence[Passage], chosen: Sequence[int]) -> None:
         self._passages = passages
@@ -114,5 +128,5 @@ def _passages(rows: Iterable[Sequence[Any]]) -> Iterator[Passage]:
         yield Passage(article, text, tuple(_question(*row[3:]) for row in questions))
 
 
-def _question(name: str, text: str, answers: str) -> Question:
-    return Question(name, text, tuple(Answer(*answer) for answer in json.loads(answers)))
+def _question(question_id: str, text: str, answers: str) -> Question:
+    return Question(question_id, text, tuple(Answer(*answer) for answer in json.loads(answers)))

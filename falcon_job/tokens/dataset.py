@@ -1,4 +1,4 @@
-"""Tokenized questions on disk: an Arrow file a split, a row a passage (or window) with its questions, memory-mapped."""
+"""Tokenized questions on disk: an Arrow file for each split, with a row for each passage or window, memory-mapped."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,13 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from falcon_job.errors import InputError
+from falcon_job.errors import InputError, first_line
 from falcon_job.packing import Branch, Tree
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """A question ready for the model; `answers` are the accepted texts, none where it is unanswerable."""
+    """A tokenized question.
+
+    Attributes:
+        id, question: as in the question file.
+        answers: the accepted texts; empty if it is unanswerable.
+        prompt_ids: tokens of the question, up to where the answer begins.
+        answer_ids: tokens to learn, end-of-text included.
+    """
 
     id: str
     question: str
@@ -26,7 +33,15 @@ class EncodedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassage:
-    """A passage or one window of it; `passage` numbers passages within the split, `context` is null for closed book."""
+    """A tokenized passage, or one window of it.
+
+    Attributes:
+        passage: its number in the split, from 0, which all of its windows share.
+        article: the title of its article; "" if the file gives none.
+        context: the text of the passage or window; None for a closed-book question.
+        prefix_ids: tokens that its questions share.
+        questions: the questions asked about it.
+    """
 
     passage: int
     article: str
@@ -67,7 +82,7 @@ ROWS_PER_BATCH = 1024
 
 
 def write_split(path: Path, passages: Iterable[EncodedPassage]) -> None:
-    """Write a split; equal passages give equal bytes."""
+    """Write a split, a batch at a time; equal passages give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
@@ -85,13 +100,18 @@ def _columns(row: EncodedPassage | EncodedQuestion) -> dict[str, Any]:
 
 
 class Split:
-    """The passages of a split, read from disk as they are asked for."""
+    """The passages of a split, which are read from disk when they are needed.
+
+    Attributes:
+        passages: for each row, the number of its passage.
+        question_counts: for each row, the number of its questions.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Map the file.
+        """Map a file into memory.
 
         Raises:
-            InputError: it is missing or not what `write_split` writes.
+            InputError: it is missing, or `write_split` did not write it.
         """
         try:
             with pa.memory_map(str(path)) as source:
@@ -99,7 +119,9 @@ class Split:
             if self._table.schema != SCHEMA:
                 raise pa.ArrowInvalid("its columns are not those of a split")
         except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path} cannot be read ({error}): run `falcon-job run preprocess`") from None
+            raise InputError(
+                f"cannot be read ({first_line(error)})", place=path, fix="run `falcon-job run preprocess`"
+            ) from None
         self.passages = np.asarray(self._table["passage"])
         self.branch_counts = np.asarray(pc.list_value_length(self._table["questions"]))
 
@@ -114,9 +136,13 @@ class Split:
         return _passage(row)
 
     def __iter__(self) -> Iterator[EncodedPassage]:
-        """Yield the passages in order, read many at a time."""
+        """Yield the passages in order; many are read at a time."""
         for batch in self._table.to_batches(ROWS_PER_BATCH):
             yield from map(_passage, batch.to_pylist())
+
+    def longest_answer(self) -> int:
+        """Return the most tokens of an answer, end-of-text included."""
+        return max(len(question.answer_ids) for row in self for question in row.questions)
 
 
 def _passage(row: dict[str, Any]) -> EncodedPassage:

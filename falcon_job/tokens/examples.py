@@ -1,4 +1,4 @@
-"""From validated passages to encoded ones: windows, the window of each question, and a count of what was left out."""
+"""From passages to encoded ones: cut into windows, each question put into one or all, with a count of those dropped."""
 
 import random
 from collections import Counter
@@ -6,23 +6,28 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from falcon_job.errors import InputError
+from falcon_job.errors import InputError, Problem, ProblemList
 from falcon_job.qa.windows import Window, cut_windows
 from falcon_job.records.passage import Passage, Question
 from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion
 from falcon_job.tokens.encoder import PromptEncoder
+from falcon_job.validation import quoted
 
 TOO_LONG = "question_too_long"
 ANSWER_CUT = "answer_in_no_window"
 PASSAGES_AT_A_TIME = 512
-_SHOWN_PROBLEMS = 50
 _Encoded = tuple[Passage, list[int], list[EncodedQuestion]]
-"""A passage, its own tokens, and its questions with theirs."""
+"""A passage, its tokens, and its questions with theirs."""
 
 
 @dataclass
 class Tally:
-    """What became of the records of a split: counts, and lengths in tokens."""
+    """What is counted while a split is encoded.
+
+    Attributes:
+        windowed_passages: passages that were cut into windows.
+        dropped: questions that were left out, by reason.
+    """
 
     windowed_passages: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -30,17 +35,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class ExampleEncoder:
-    """Encodes passages so that passage, question and answer together stay within `max_tokens`."""
+    """Encodes passages so that a passage, a question and its answer together have at most `max_tokens` tokens."""
 
     encoder: PromptEncoder
     max_tokens: int
     seed: int
 
     def training(self, passages: Iterable[Passage], tally: Tally) -> Iterator[EncodedPassage]:
-        """Yield passages, or their windows, with each question in one window and its answer to learn.
+        """Yield passages, or their windows, with each question in one window.
 
-        The window is drawn by the seed: from those that hold the answer, from all if there is none. A question that
-        fits nowhere is left out and counted in `tally`.
+        The seed draws the window: from those that hold the answer or, for an unanswerable question, from all. A
+        question that fits into no window is left out and counted in `tally`.
         """
         for number, (passage, shared, examples) in enumerate(self._encode(passages)):
             encoded = list(zip(passage.questions, examples, strict=True))
@@ -64,13 +69,13 @@ class ExampleEncoder:
                     yield self._row(number, passage, shared, window, inside)
 
     def scoring(self, passages: Collection[Passage], answer_tokens: int, tally: Tally) -> Iterator[EncodedPassage]:
-        """Yield passages with all their questions in every window, `answer_tokens` kept free for the answer.
+        """Yield passages, or their windows, with all questions in every window and room for `answer_tokens` more.
 
-        Passages are tokenized twice, so that none is held from one reading to the other.
+        Passages are tokenized twice, first to check them, so that none has to be kept in memory.
 
         Raises:
-            InputError: questions are too long to be asked, one message for all of them; official scores count every
-                question, so none is left out.
+            InputError: questions are too long; one message lists all. None is left out, because official scores count
+                every question.
         """
         self._check_askable(self._encode(passages), answer_tokens)
         for number, (passage, shared, examples) in enumerate(self._encode(passages)):
@@ -81,7 +86,7 @@ class ExampleEncoder:
                 yield self._row(number, passage, shared, window, examples)
 
     def _check_askable(self, encoded: Iterable[_Encoded], answer_tokens: int) -> None:
-        problems: list[str] = []
+        problems = ProblemList()
         needed = 0
         for passage, shared, examples in encoded:
             room = self._room(shared)
@@ -89,24 +94,25 @@ class ExampleEncoder:
                 tokens = len(example.prompt_ids) + answer_tokens
                 if tokens > room:
                     needed = max(needed, min(2 * tokens, len(shared) + tokens))
-                    article = f"article {passage.article!r}, " if passage.article else ""
-                    problems.append(f"{article}question {example.id!r}: {tokens} tokens, where {room} are left")
+                    place = f"{_article(passage)}, question {quoted(example.id)}"
+                    problems.add(Problem(f"takes {tokens} tokens, but only {room} are left for it", place))
         if problems:
-            shown = [f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
-            if len(problems) > _SHOWN_PROBLEMS:
-                shown.append(f"  ... and {len(problems) - _SHOWN_PROBLEMS} more")
-            head = (
-                f"{len(problems)} question{'s' * (len(problems) > 1)} too long to be asked (with {answer_tokens} "
-                f"tokens for the answer): shorten, or set preprocess.max_tokens (now {self.max_tokens}) to {needed}"
+            are = "question is" if len(problems) == 1 else "questions are"
+            raise InputError(
+                f"{len(problems)} {are} too long, with {answer_tokens} tokens kept free for the answer",
+                fix=f"shorten them, or set preprocess.max_tokens (now {self.max_tokens}) to {needed}",
+                problems=problems,
             )
-            raise InputError("\n".join([head, *shown]))
 
     def _room(self, shared: list[int]) -> int:
-        """Return the most tokens of a question with its answer: what a short passage leaves, of a long one half."""
+        """Return the most tokens of a question with its answer.
+
+        That is what a short passage leaves; a long one, which can be cut into windows, leaves half of `max_tokens`.
+        """
         return max(self.max_tokens // 2, self.max_tokens - len(shared))
 
     def _encode(self, passages: Iterable[Passage]) -> Iterator[_Encoded]:
-        """Yield passages with their tokens and those of their questions; many are tokenized at a time."""
+        """Yield passages with their tokens and those of their questions; many are tokenized in one call."""
         remaining = iter(passages)
         while batch := list(islice(remaining, PASSAGES_AT_A_TIME)):
             questions = [question for passage in batch for question in passage.questions]
@@ -126,9 +132,10 @@ class ExampleEncoder:
         try:
             return cut_windows(passage.text, room, lambda text: len(self.encoder.shared([text])[0]))
         except ValueError as error:
-            raise InputError(f"article {passage.article!r}: {error}: raise preprocess.max_tokens") from None
+            raise InputError(f"{error} ({_article(passage)})", fix="raise preprocess.max_tokens") from None
 
     def _draw(self, question: Question, windows: list[Window]) -> Window | None:
+        """Return the window in which a question is trained on; None if none holds its answer."""
         candidates = windows
         if question.answers and len(windows) > 1:
             answer = question.answers[0]
@@ -144,6 +151,23 @@ class ExampleEncoder:
         context = None if passage.text is None else passage.text[window.start : window.stop]
         prefix = shared if context == passage.text else self.encoder.shared([context])[0]
         return EncodedPassage(number, passage.article, context, prefix, examples)
+
+
+def count_merging(encoder: PromptEncoder, passages: Iterable[Passage]) -> int:
+    """Return for how many passages the prompt of the first question has other tokens as a whole than in pieces.
+
+    That is so if the tokenizer merges characters across pieces, and then the base model has not seen such tokens in
+    running text.
+    """
+    firsts = ((passage.text, passage.questions[0]) for passage in passages)
+    return sum(
+        not encoder.adds_up(text, question.text, question.answers[0].text if question.answers else None)
+        for text, question in firsts
+    )
+
+
+def _article(passage: Passage) -> str:
+    return f"article {quoted(passage.article)}" if passage.article else "a passage without title"
 
 
 def _example(question: Question, prompt_ids: list[int], answer_ids: list[int]) -> EncodedQuestion:

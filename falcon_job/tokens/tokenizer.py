@@ -10,30 +10,34 @@ from falcon_job.tokens.encoder import PromptEncoder
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from local files, with a padding token that is not end-of-text where it has any special token.
+    """Load a tokenizer from local files, and let another special token pad if it would pad with end-of-text.
 
     Raises:
-        InputError: there is no tokenizer that transformers loads.
+        InputError: the folder has no tokenizer that transformers can load.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # a damaged file raises whatever transformers stumbles over
-        raise InputError(f"{folder}: no tokenizer that transformers loads: {first_line(error)}") from None
+    except Exception as error:  # a damaged file can raise anything in transformers
+        raise InputError(
+            f"has no tokenizer that transformers can load ({first_line(error)})",
+            place=folder,
+            fix="use a model that comes with its tokenizer, or copy its files again",
+        ) from None
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         unused = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
         others = [i for i in unused if i != tokenizer.eos_token_id]
-        # No embedding is added: an id the model has, which a mask hides wherever it pads.
+        # The model has an embedding for this id already, and the mask hides it where it pads.
         tokenizer.pad_token_id = others[0] if others else tokenizer.eos_token_id
     return tokenizer
 
 
 def make_encoder(folder: Path, template: PromptTemplate) -> PromptEncoder:
-    """Return what tokenizes a template's prompts with the tokenizer in `folder`.
+    """Return an encoder of a template's prompts, with the tokenizer in `folder`.
 
     Raises:
-        InputError: there is no tokenizer, or its answers could never end.
+        InputError: there is no tokenizer, or the model could not learn to end an answer.
     """
     tokenizer = load_tokenizer(folder)
     return PromptEncoder(tokenizer, template, tokenizer.pad_token_id)

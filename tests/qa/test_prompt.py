@@ -14,7 +14,7 @@ def whole(template, context, question, answer):
     return template.shared_text(context) + asked + template.answer_text(answer)
 
 
-def test_squad_v2_puts_passage_question_and_answer_on_lines_of_their_own():
+def test_squad_v2_has_a_line_for_each_piece():
     assert whole(SQUAD, "Rain fell.", "What fell?", "Rain") == (
         "Passage: Rain fell.\nQuestion: What fell?\nAnswer: Rain"
     )

@@ -65,7 +65,7 @@ def test_no_run_of_words_is_nearer(answer: str, passage: str) -> None:
     runs = [passage[start:end] for start in starts for end in ends if start < end]
     span = nearest_span(answer, passage)
     if span:
-        assert f1(span, answer) == pytest.approx(max(f1(run, answer) for run in runs))
+        assert f1(span, answer) >= max(f1(run, answer) for run in runs) - 1e-9  # "a" in "sea" is better than any run
     else:
         assert not set(re.findall(r"\w+", answer.lower())) & set(re.findall(r"\w+", passage.lower())) - {
             "the",

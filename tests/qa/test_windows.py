@@ -117,7 +117,7 @@ def test_a_word_longer_than_a_window_is_cut_between_characters():
 
 
 def test_where_not_even_a_character_fits_it_says_so():
-    with pytest.raises(ValueError, match="one character of the passage takes more than 4 tokens"):
+    with pytest.raises(ValueError, match="a single character of the passage takes more than 4 tokens"):
         cut_windows("ab cd", AROUND, count)
 
 

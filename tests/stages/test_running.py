@@ -78,10 +78,10 @@ workspace = Workspace(Path.cwd())
 workspace.scratch.mkdir()
 _set_up_libraries(workspace)
 from falcon_job.records.passage import Passage, Question
-from falcon_job.records.store import Spool
-spool = Spool()
+from falcon_job.records.store import PassageStore
+store = PassageStore()
 for number in range(100):
-    spool.add(Passage("A", "x" * 1_000_000, (Question(str(number), "Q?", ()),)))
+    store.add(Passage("A", str(number) + "x" * 1_000_000, (Question(str(number), "Q?", ()),)))
 files = os.listdir("/proc/self/fd")
 print([os.path.realpath(f"/proc/self/fd/{file}") for file in files])
 """

@@ -162,13 +162,13 @@ class Changed:
 
 
 def test_a_tokenizer_without_end_of_text_is_refused():
-    with pytest.raises(InputError, match=r"model\.source: its tokenizer has no end-of-text token"):
+    with pytest.raises(InputError, match=r"model\.source has a tokenizer without end-of-text token"):
         PromptEncoder(Changed(made("gpt-2"), None), TEMPLATES["seed"], 1)
 
 
 def test_end_of_text_as_padding_is_refused():
     tokenizer = made("gpt-2")
-    with pytest.raises(InputError, match=r"pads with end-of-text \(id 0\).*add a padding token") as caught:
+    with pytest.raises(InputError, match=r"only pad with end-of-text \(id 0\).*add a padding token") as caught:
         PromptEncoder(tokenizer, TEMPLATES["seed"], tokenizer.eos_token_id)
     assert caught.value.exit_code == 2
 

@@ -56,7 +56,7 @@ def train(one, max_tokens, seed=0):
 
 @given(one=passages(), size=st.integers(60, 160), seed=st.integers(0, 3))
 @settings(deadline=None)
-def test_in_training_each_question_sits_in_one_window_that_holds_its_answer_or_is_counted(one, size, seed):
+def test_a_trained_question_sits_in_one_window_or_is_counted(one, size, seed):
     rows, tally = train(one, size, seed)
     placed = Counter(question.id for row in rows for question in row.questions)
     assert set(placed.values()) <= {1}
@@ -140,7 +140,7 @@ def test_a_passage_of_which_no_question_is_left_is_left_out():
 
 
 @pytest.mark.parametrize("context", [None, "Short."])
-def test_a_long_question_about_a_short_passage_or_none_may_fill_the_sequence(context):
+def test_a_long_question_about_a_short_passage_may_fill_the_sequence(context):
     one = Passage("", context, (Question("long", "gull " * 30, (Answer("Short", None if context is None else 0),)),))
     rows, _ = train(one, 1000)
     exact = length(rows[0], rows[0].questions[0])
@@ -158,14 +158,14 @@ def test_on_dev_all_questions_that_are_too_long_are_named_at_once():
     encoder = ExampleEncoder(ENCODER, 100, 0)
     with pytest.raises(InputError) as caught:
         list(encoder.scoring([good, bad, worse], 6, Tally()))
-    head, *lines = str(caught.value).split("\n")
     assert caught.value.exit_code == 2
-    assert head.startswith("2 questions too long to be asked")
-    assert "preprocess.max_tokens (now 100)" in head
-    assert len(lines) == 2
-    assert lines[0].startswith("  article 'Oru', question 'q7': ")
-    assert lines[1].startswith("  article 'Velmora', question 'q9': ")
-    needed = int(head.split()[-1])
+    assert caught.value.problem.startswith("2 questions are too long")
+    assert "preprocess.max_tokens (now 100)" in caught.value.fix
+    assert [problem.place for problem in caught.value.problems] == [
+        "article 'Oru', question 'q7'",
+        "article 'Velmora', question 'q9'",
+    ]
+    needed = int(caught.value.fix.split()[-1])
     assert list(ExampleEncoder(ENCODER, needed, 0).scoring([good, bad, worse], 6, Tally()))
     with pytest.raises(InputError):
         list(ExampleEncoder(ENCODER, needed - 1, 0).scoring([good, bad, worse], 6, Tally()))
@@ -205,7 +205,7 @@ def test_passages_keep_their_number_though_others_are_left_out():
 
 @given(several=st.lists(passages(), max_size=7), at_a_time=st.integers(1, 4))
 @settings(deadline=None)
-def test_passages_tokenized_together_give_the_rows_that_each_gives_alone(several, at_a_time):
+def test_passages_tokenized_together_give_the_same_rows_as_alone(several, at_a_time):
     encoder = ExampleEncoder(ENCODER, 90, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examples, "PASSAGES_AT_A_TIME", at_a_time)

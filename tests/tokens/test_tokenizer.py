@@ -47,7 +47,7 @@ def test_another_special_token_pads_where_end_of_text_would(tmp_path, padding):
     assert len(tokenizer) == 11  # no embedding is added
 
 
-def test_padding_passes_over_end_of_text_where_that_is_the_first_special_token(tmp_path):
+def test_padding_skips_end_of_text_as_the_first_special_token(tmp_path):
     encoder = make_encoder(folder_with(tmp_path, ["<end>", "<other>"], eos_token="<end>", pad_token="<end>"), SEED)
     assert (encoder.eos_token_id, encoder.pad_token_id) == (8, 9)
 
@@ -55,20 +55,22 @@ def test_padding_passes_over_end_of_text_where_that_is_the_first_special_token(t
 @pytest.mark.parametrize("padding", [{}, {"pad_token": "<end>"}])
 def test_end_of_text_as_the_only_special_token_is_refused(tmp_path, padding):
     folder = folder_with(tmp_path, ["<end>"], eos_token="<end>", **padding)
-    with pytest.raises(InputError, match=r"^model\.source: .*\(id 8\).*add a padding token to tokenizer_config\.json$"):
+    with pytest.raises(
+        InputError, match=r"^model\.source has .*\(id 8\).*add a padding token to tokenizer_config\.json$"
+    ):
         make_encoder(folder, SEED)
 
 
 @pytest.mark.parametrize("special", [(), ("<other>",)], ids=["no special token", "another special token"])
 def test_no_end_of_text_is_refused(tmp_path, special):
-    with pytest.raises(InputError, match=r"^model\.source: its tokenizer has no end-of-text token"):
+    with pytest.raises(InputError, match=r"^model\.source has a tokenizer without end-of-text token"):
         make_encoder(folder_with(tmp_path, special), SEED)
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         load_tokenizer(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: no tokenizer that transformers loads: ")
+    assert str(caught.value).startswith(f"{tmp_path} has no tokenizer that transformers can load (")
     assert "\n" not in str(caught.value)
 
 
@@ -84,5 +86,5 @@ def test_a_tokenizer_that_needs_its_own_code_is_refused(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", '{"version": "1.0"}', "[]"])
 def test_a_damaged_tokenizer_is_refused(tmp_path, content):
     (saved(tmp_path, "gpt-2") / "tokenizer.json").write_text(content)
-    with pytest.raises(InputError, match="no tokenizer that transformers loads"):
+    with pytest.raises(InputError, match="no tokenizer that transformers can load"):
         load_tokenizer(tmp_path)

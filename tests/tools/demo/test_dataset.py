@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from falcon_job.params import load_params
-from falcon_job.records.dataset import check_disjoint, read_passages
+from falcon_job.records.comparison import find_overlaps
+from falcon_job.records.dataset import read_passages
 from falcon_job.records.splits import split_validation
 from tests.made_tokenizers import TINY_FALCON
 from tests.tools.demo.test_prose import texts
@@ -76,7 +77,7 @@ def test_the_splits_and_the_pretraining_text_share_no_names(folder):
         assert {share_of(word) for word in found} == {name}
     pretrained = names_in("\n".join(islice(documents(0), 300)))
     assert {share_of(word) for word in pretrained} == {"pretraining"}
-    assert check_disjoint(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
+    assert find_overlaps(*(read_passages(folder / f"{name}.json") for name in ("train", "dev"))) == []
 
 
 def test_training_and_validation_share_no_names(folder):
