@@ -13,7 +13,7 @@ from typing import Any
 
 from falcon_job.errors import InputError
 from falcon_job.files import new_folder, read_json, sha256_file, write_json, write_text
-from falcon_job.inference.bundle import PROMPT_FILE, SETTINGS_FILE, ExportSettings, read_dataset_settings
+from falcon_job.inference.bundle import PROMPT_FILE, SETTINGS_FILE, read_dataset_settings
 from falcon_job.inference.verification import sample_passages, verify_bundle, write_merged_model
 from falcon_job.machine import Machine
 from falcon_job.model.loading import load_base
@@ -83,16 +83,17 @@ def _fill(folder: Path, base_folder: Path, params: Params, workspace: Workspace)
     load_tokenizer(base_folder).save_pretrained(str(folder))
     write_json(folder / PROMPT_FILE, asdict(TEMPLATES[params.prompt.template]))
     scores = read_json(_scores(workspace))
-    settings = ExportSettings(
-        base=PinnedModel.read(workspace.base),
-        dataset=read_dataset_settings(workspace),
-        threshold=scores["threshold"],
-        params=params,
-        provenance=provenance(workspace.root),
-    )
-    write_json(folder / SETTINGS_FILE, settings.model_dump())
-    card = model_card(params, scores, settings.provenance, closed_book=settings.dataset.closed_book)
-    write_text(folder / "README.md", card)
+    dataset = read_dataset_settings(workspace)
+    made = provenance(workspace.root)
+    settings = {
+        "base": PinnedModel.read(workspace.base).model_dump(),
+        "dataset": dataset.model_dump(),
+        "threshold": scores["threshold"],
+        "params": params.model_dump(),
+        "provenance": made,
+    }
+    write_json(folder / SETTINGS_FILE, settings)
+    write_text(folder / "README.md", model_card(params, scores, made, closed_book=dataset.closed_book))
 
 
 def _write_checksums(folder: Path) -> None:
