@@ -103,7 +103,7 @@ def test_numbers_equal_those_of_a_second_implementation(replies):
 
 @settings(max_examples=40, deadline=None)
 @given(many_replies())
-def test_the_oracle_is_what_the_official_evaluator_says_of_the_written_files(replies):
+def test_the_oracle_is_the_official_score_of_the_written_files(replies):
     forced = {r.question.id: r.forced for r in replies}
     na_prob = {r.question.id: r.no_answer_probability for r in replies}
     official_numbers = official_scores(forced, na_prob, golds(replies))
