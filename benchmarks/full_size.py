@@ -22,7 +22,7 @@ import click
 import torch
 
 from benchmarks.job import prepare, read_json, stage_environment, takes_a_job
-from falcon_job.cli import STAGES
+from falcon_job.pipeline import STAGES
 
 POLL_SECONDS = 0.1
 OUTPUTS = {

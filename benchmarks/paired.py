@@ -1,4 +1,4 @@
-"""F1 of some runs beside that of others, question by question."""
+"""Compare the F1 of runs with that of others, question by question."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,21 +11,22 @@ Predictions = Mapping[str, str]
 
 
 def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -> dict[str, float]:
-    """Return how much higher F1 is with the first of each pair, in points, and the 95 % interval of that.
+    """Return by how many points F1 is higher in the first run of each pair, with the 95 % interval of that difference.
 
     Args:
-        pairs: predictions by question id, of a run and of the one that it is compared with.
-        dev: the questions, of which passages are drawn anew for the interval (paired bootstrap).
+        pairs: the predictions (question id to answer) of a run and of the run that it is compared with.
+        dev: the file of questions; the interval is a paired bootstrap over its passages.
     """
     passages = list(read_passages(dev))
     golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}
-    places = {q.id: number for number, passage in enumerate(passages) for q in passage.questions}
+    passage_numbers = [number for number, passage in enumerate(passages) for _ in passage.questions]
     differences = [_differences(ours, others, golds) for ours, others in pairs]
-    paired = {name: mean(each[name] for each in differences) for name in golds}
-    low, high = confidence_interval(paired, places, seed=0)
-    return {"f1_difference": 100 * mean(paired.values()), "f1_difference_low": low, "f1_difference_high": high}
+    by_question = [mean(of_one_question) for of_one_question in zip(*differences, strict=True)]
+    low, high = confidence_interval(by_question, passage_numbers, seed=0)
+    return {"f1_difference": 100 * mean(by_question), "f1_difference_low": low, "f1_difference_high": high}
 
 
-def _differences(ours: Predictions, others: Predictions, golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    ours_scored, others_scored = question_scores(ours, golds), question_scores(others, golds)
-    return {name: ours_scored[name][1] - others_scored[name][1] for name in golds}
+def _differences(ours: Predictions, others: Predictions, golds: Mapping[str, Sequence[str]]) -> list[float]:
+    """Return by how much F1 is higher in `ours`, one difference a question, in the order of `golds`."""
+    scores, other_scores = question_scores(ours, golds), question_scores(others, golds)
+    return [scores[name].f1 - other_scores[name].f1 for name in golds]

@@ -1,11 +1,11 @@
-"""What a precision costs in quality: the same runs in each of several precisions, compared question by question.
+"""Measure what a precision costs in quality: the same runs in several precisions, compared question by question.
 
     python -m benchmarks.precision_quality PRESET MODEL SQUAD WORK [--precision fp8 ...] [--seeds 5] [--at-once 5]
 
-Trains and evaluates by the stages' own commands, in WORK: PRESET's params with MODEL (a folder) in place of its model,
-all of SQUAD's train.json and dev.json in place of its data, `train.seed` 0, 1, ... in bf16 and each precision named.
-One JSON line a run, then one a precision: mean differences from bf16 over seeds, and of F1 the 95 % interval of a
-paired bootstrap over the passages of dev.
+Trains and evaluates with the commands of the stages in WORK, in bf16 and in each precision named: PRESET's params, the
+model in the folder MODEL, all questions in SQUAD's train.json and dev.json, and `train.seed` 0, 1, ... Prints one JSON
+line for each run, then one for each precision: the mean differences from bf16 over the seeds, and for F1 the 95 %
+interval of a paired bootstrap over the passages of dev.
 """
 
 import json
@@ -36,7 +36,7 @@ Run = dict[str, Any]
 
 
 def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
-    """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
+    """Train and evaluate in a copy of a preprocessed workspace; return the numbers and the predictions."""
     work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
     return {
         "precision": precision,
@@ -48,7 +48,7 @@ def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
 
 
 def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
-    """Return what a precision's runs differ by from those in bf16 with the same seeds."""
+    """Return the differences between the runs in a precision and those in bf16 with the same seeds."""
     ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
     pairs = [(ours[seed], reference[seed]) for seed in reference]
     means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES[1:], "validation_loss")}
@@ -68,7 +68,7 @@ def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
 def main(
     preset: str, model: Path, squad: Path, work: Path, precisions: tuple[str, ...], seeds: int, at_once: int
 ) -> None:
-    """Print one JSON line a run and one a precision."""
+    """Print one JSON line for each run and for each precision."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     change(shared, preprocess={"limit": None}, evaluate={"limit": None})

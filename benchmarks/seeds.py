@@ -1,10 +1,10 @@
-"""What a preset scores, untuned and trained with several seeds.
+"""Measure what a preset scores, untuned and trained with several seeds.
 
     python -m benchmarks.seeds PRESET MODEL SQUAD WORK [--seeds 5] [--at-once 1]
 
-Runs the stages' own commands in WORK: PRESET's params with MODEL (a folder) in place of its model and SQUAD's
-train.json and dev.json in place of its data; `train.seed` 0, 1, ... One JSON line for the untuned model and for each
-seed, then the mean and the standard deviation over seeds.
+Runs the commands of the stages in WORK, with PRESET's params, the model in the folder MODEL, the questions in SQUAD's
+train.json and dev.json, and `train.seed` 0, 1, ... Prints one JSON line for the untuned model and one for each seed,
+then the mean and the standard deviation over the seeds.
 """
 
 import json
@@ -31,7 +31,7 @@ from benchmarks.job import (
 @click.option("--seeds", type=click.IntRange(min=2), default=5)
 @click.option("--at-once", default=1, help="Runs at a time on each GPU.")
 def main(preset: str, model: Path, squad: Path, work: Path, seeds: int, at_once: int) -> None:
-    """Print one JSON line for the untuned model, one a seed, mean and deviation."""
+    """Print a JSON line for the untuned model, for each seed, for the mean and for the standard deviation."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     run_stages(shared, "fetch", "preprocess", "baseline")

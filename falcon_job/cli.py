@@ -9,15 +9,7 @@ import click
 
 from falcon_job import __version__
 from falcon_job.errors import JobError, MachineError, Stopped
-
-STAGES = {
-    "fetch": "Bring the datasets to build/raw and pin the base model.",
-    "preprocess": "Validate the questions and turn them into tokens.",
-    "train": "Fine-tune a LoRA adapter.",
-    "baseline": "Score the untuned model.",
-    "evaluate": "Score the tuned model.",
-    "export": "Package the adapter, and check it by loading it.",
-}
+from falcon_job.pipeline import STAGES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -61,7 +61,7 @@ class Workspace:
 
     @property
     def export(self) -> Path:
-        """The package that leaves the job: adapter, tokenizer, prompt, model card, checksums."""
+        """The bundle that leaves the job: adapter, tokenizer, prompt, model card, checksums."""
         return self.root / "build" / "export"
 
     @property

@@ -71,8 +71,8 @@ def _scores(task: Task, folder: Path) -> dict[str, Any]:
         model: Any = load_adapter(load_base(task.model, precision, task.device), folder)
     else:
         model = load_base(folder, precision, task.device)
-    replies, numbers = score_dev(model, task.model, task.params, Machine(), task.workspace)
-    write_json(task.workspace.build / "predictions.json", {reply.question.id: reply.answer for reply in replies})
+    scored, numbers = score_dev(model, task.model, task.params, Machine(), task.workspace)
+    write_json(task.workspace.build / "predictions.json", {row.reply.question.id: row.reply.answer for row in scored})
     steps = StepDataset(Split(task.workspace.dataset / "validation.arrow"), 64, Packer.dense(4096), None)
     total, count = 0.0, 0
     with torch.no_grad():

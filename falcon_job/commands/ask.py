@@ -1,15 +1,16 @@
-"""`falcon-job ask`: answer questions with the trained model, loaded once."""
+"""`falcon-job ask`: answer questions with the trained model, which is loaded once."""
 
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from falcon_job.errors import InputError
-from falcon_job.inference.bundle import Package, open_package
+from falcon_job.inference.bundle import Bundle, open_bundle
 from falcon_job.inference.replies import Reply, reply_to
 from falcon_job.inference.scoring import make_generator
 from falcon_job.machine import Machine, read_machine
@@ -23,30 +24,31 @@ from falcon_job.tokens.examples import ExampleEncoder, Tally
 from falcon_job.tokens.tokenizer import make_encoder
 from falcon_job.workspace import Workspace
 
-SHOWN_CHARS = 60
+SHOWN_CHARACTERS = 60
 DEMO = "data/falcon-tiny"
-DEMO_NOTE = f"{DEMO} is the demo's model: it knows passages about its invented world, and nothing else."
+DEMO_NOTE = f"{DEMO} is the demo's model: it can answer from passages about its invented world, and from no others."
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its passage; None for a model trained without."""
+    """A question, and the passage it is about; None for a model that was trained without passages."""
 
     question: str
     context: str | None
-    id: str | None = None
+    id: Any = None
+    """As the row of --input gives it; it is only handed on."""
 
 
 class Answerer:
     """A loaded model that answers questions about passages of any length."""
 
-    def __init__(self, package: Package, machine: Machine, workspace: Workspace) -> None:
-        folder = locate(workspace, package.base)
-        base = load_base(folder, package.params.model.precision, choose_device(machine))
-        encoder = make_encoder(folder, package.template)
-        self._package = package
-        self._examples = ExampleEncoder(encoder, package.max_tokens, package.params.preprocess.seed)
-        self._generator = make_generator(load_adapter(base, package.folder), encoder, package.params, machine)
+    def __init__(self, bundle: Bundle, machine: Machine, workspace: Workspace) -> None:
+        folder = locate(workspace, bundle.base)
+        base = load_base(folder, bundle.params.model.precision, choose_device(machine))
+        encoder = make_encoder(folder, bundle.template)
+        self._bundle = bundle
+        self._examples = ExampleEncoder(encoder, bundle.max_tokens, bundle.params.preprocess.seed)
+        self._generator = make_generator(load_adapter(base, bundle.folder), encoder, bundle.params, machine)
 
     def answer(self, asked: list[Asked]) -> list[Reply]:
         """Return a reply to each question.
@@ -54,144 +56,181 @@ class Answerer:
         Raises:
             InputError: a question is too long for the model.
         """
-        rows = [row for number, one in enumerate(asked) for row in self._rows(number, one)]
-        return reply_to(rows, self._generator, extractive=self._package.params.evaluate.extractive)
+        windows = [window for number, one in enumerate(asked) for window in self._windows(number, one)]
+        return reply_to(windows, self._generator, extractive=self._bundle.params.evaluate.extractive)
 
-    def _rows(self, number: int, asked: Asked) -> list[EncodedPassage]:
+    def _windows(self, number: int, asked: Asked) -> list[EncodedPassage]:
+        """Return the windows of the passage, each with the question; its id is its number."""
         question = Question(id=str(number), text=asked.question, answers=())
         passage = Passage(article="", text=asked.context, questions=(question,))
         try:
-            return list(self._examples.scoring([passage], self._package.answer_tokens, Tally()))
-        except InputError:
+            return list(self._examples.scoring([passage], self._bundle.answer_tokens, Tally()))
+        except InputError as error:
             raise InputError(
-                f"the question {_short(asked.question)} is too long for this model (passage, question and answer "
-                f"were at most {self._package.max_tokens} tokens in training): shorten it"
-            ) from None
-
-
-def check(asked: Asked, package: Package) -> None:
-    """Check a question before the model is loaded.
-
-    Raises:
-        InputError: it lacks its passage, has one that the model was trained without, or is no text.
-    """
-    if package.closed_book and asked.context is not None:
-        raise InputError("this model was trained without passages: leave out --context and `context`")
-    if not package.closed_book and asked.context is None:
-        raise InputError(
-            f"no passage for the question {_short(asked.question)}: this model answers from a passage; give --context "
-            "FILE, or a `context` in each row of --input"
-        )
-    try:
-        f"{asked.question}{asked.context}".encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"the question {_short(asked.question)} or its passage holds what is no character: give UTF-8"
-        ) from None
-
-
-def _short(question: str) -> str:
-    return ascii(question if len(question) <= SHOWN_CHARS else f"{question[:SHOWN_CHARS]}...")
+                "is too long for this model, which was trained on passage, question and answer of at most "
+                f"{self._bundle.max_tokens} tokens together",
+                place=_place(asked),
+                fix="shorten it",
+            ) from error
 
 
 def ask(
     folder: Path | None, context: Path | None, question: str | None, questions: Path | None, *, as_json: bool
 ) -> None:
-    """Answer one question, those of a file, or those typed at the prompt.
+    """Answer one question, those in a file, or those typed.
+
+    Args:
+        folder: an export or an adapter; None: those of this clone.
+        context: file with the passage.
+        question: one question.
+        questions: JSONL file with questions and passages.
+        as_json: print a JSON object for each answer.
 
     Raises:
         InputError: the options do not go together, a file cannot be read, or there is no trained model.
     """
-    if questions and (question is not None or context):
-        raise InputError("--input goes without --question and --context: its rows hold both")
-    if question is not None and not question.strip():
-        raise InputError("--question is empty: write the question, or leave it out to be asked for it")
+    _check_options(context, question, questions)
     workspace = Workspace.find()
-    package = open_package(folder, workspace)
-    passage = _read(context) if context else None
-    batch = _read_questions(questions) if questions else [Asked(question, passage)] if question else None
-    for asked in batch or []:
-        check(asked, package)
-    if passage is not None and package.closed_book:
-        check(Asked("", passage), package)
-    if package.base.source == DEMO:
+    bundle = open_bundle(folder, workspace)
+    passage = _read_text(context) if context else None
+    if passage is not None and bundle.closed_book:
+        raise _takes_no_passage()
+    given = _read_questions(questions) if questions else [Asked(question, passage)] if question else []
+    for asked in given:
+        check(asked, bundle)
+    if bundle.base.source == DEMO:
         click.echo(DEMO_NOTE, err=True)
-    answerer = Answerer(package, read_machine(workspace.root), workspace)
-    if batch is not None:
-        for asked, reply in zip(batch, answerer.answer(batch), strict=True):
+    answerer = Answerer(bundle, read_machine(workspace.root), workspace)
+    if given:
+        for asked, reply in zip(given, answerer.answer(given), strict=True):
             _print(asked, reply, as_json=as_json)
-        return
-    answered = False
-    if passage is None and not package.closed_book:
-        passage = _typed_passage(workspace.dataset / "dev.arrow")
-    for asked in _typed(passage, closed_book=package.closed_book):
-        check(asked, package)
-        _print(asked, answerer.answer([asked])[0], as_json=as_json)
-        answered = True
-    if not answered and not sys.stdin.isatty():
-        raise InputError("no question came on standard input: give --question, or --input FILE, or a line a question")
+    else:
+        _answer_typed(answerer, bundle, passage, workspace, as_json=as_json)
 
 
-def _read(path: Path) -> str:
+def _check_options(context: Path | None, question: str | None, questions: Path | None) -> None:
+    if questions and (question is not None or context):
+        raise InputError(
+            "cannot be combined with --question or --context",
+            place="--input",
+            fix="put question and context into each of its rows",
+        )
+    if question is not None and not question.strip():
+        raise InputError("is empty", place="--question", fix="write a question, or leave the option out to type it")
+
+
+def check(asked: Asked, bundle: Bundle) -> None:
+    """Check a question before the model is loaded.
+
+    Raises:
+        InputError: its passage is missing, or there is one that the model cannot use, or a text cannot be encoded.
+    """
+    if bundle.closed_book and asked.context is not None:
+        raise _takes_no_passage()
+    if not bundle.closed_book and asked.context is None:
+        raise InputError(
+            "has no passage, and this model answers from a passage",
+            place=_place(asked),
+            fix="add --context FILE, or `context` to each row of --input",
+        )
+    try:
+        f"{asked.question}{asked.context}".encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "or its passage holds half of a surrogate pair, which is not a character",
+            place=_place(asked),
+            fix="remove it",
+        ) from error
+
+
+def _takes_no_passage() -> InputError:
+    return InputError("This model was trained without passages", fix="leave out --context and `context`")
+
+
+def _place(asked: Asked) -> str:
+    text = asked.question
+    return f"The question {text if len(text) <= SHOWN_CHARACTERS else f'{text[:SHOWN_CHARACTERS]}...'!a}"
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, which must not be blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError("does not exist", place=path, fix="name a text file") from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: name a text file") from None
+        raise InputError(f"cannot be read ({error.strerror})", place=path, fix="name a readable text file") from error
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8: save it as UTF-8") from None
+        raise InputError("is not UTF-8", place=path, fix="save it as UTF-8") from None
     if not text.strip():
-        raise InputError(f"{path} is empty: put the passage in it")
+        raise InputError("is empty", place=path, fix="put text in it")
     return text
 
 
 def _read_questions(path: Path) -> list[Asked]:
-    asked = []
-    for number, line in enumerate(_read(path).split("\n"), start=1):  # not at U+2028, which JSON may hold
-        if line.strip():
-            asked.append(_parse(line, f"{path}, line {number}"))
-    if not asked:
-        raise InputError(f"{path} holds no question: write one object a line")
-    return asked
+    """Return the questions of a JSONL file. Rows end at line feeds only, since JSON strings may hold U+2028."""
+    lines = _read_text(path).split("\n")
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _parse(line: str, where: str) -> Asked:
+def _parse(line: str, place: str) -> Asked:
+    """Return the question in a line of JSON."""
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{where}: no JSON ({error}): write one object a line") from None
+        raise InputError(f"is not valid JSON ({error})", place=place, fix="write one JSON object per line") from None
     question = row.get("question") if isinstance(row, dict) else None
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f'{where}: no question: write {{"question": "...", "context": "..."}}')
+        raise InputError("has no question", place=place, fix='write {"question": "...", "context": "..."}')
     context = row.get("context")
     if context is not None and (not isinstance(context, str) or not context.strip()):
-        raise InputError(f"{where}: `context` must be the text of the passage, or be left out")
+        raise InputError(
+            "has a `context` that is not text, or is empty", place=place, fix="put the passage there, or leave it out"
+        )
     return Asked(question, context, row.get("id"))
 
 
+def _answer_typed(
+    answerer: Answerer, bundle: Bundle, passage: str | None, workspace: Workspace, *, as_json: bool
+) -> None:
+    """Answer questions as they are typed, a line each, until the end of input."""
+    if passage is None and not bundle.closed_book:
+        passage = _typed_passage(workspace.dataset / "dev.arrow")
+    answered = False
+    for asked in _typed_questions(passage, closed_book=bundle.closed_book):
+        check(asked, bundle)
+        _print(asked, answerer.answer([asked])[0], as_json=as_json)
+        answered = True
+    if not answered and not sys.stdin.isatty():
+        raise InputError(
+            "has no question", place="Standard input", fix="give --question, --input FILE, or one question per line"
+        )
+
+
 def _typed_passage(dev: Path) -> str:
-    """Return the first line typed; at a terminal, an empty line takes the first passage of a split instead."""
+    """Return the first line typed; at a terminal, an empty line takes the first passage of `dev` instead."""
     sample = Split(dev)[0].context if sys.stdin.isatty() and dev.exists() else None
     if not sample:
-        return _line("passage (one line)")
-    click.echo(f"Enter alone takes this passage:\n{sample}", err=True)
-    return _line("passage (one line)", sample)
+        return _typed_line("passage (one line)")
+    click.echo(f"Press Enter to take this passage:\n{sample}", err=True)
+    return _typed_line("passage (one line)", sample)
 
 
-def _typed(passage: str | None, *, closed_book: bool) -> Iterator[Asked]:
-    """Yield the questions typed, a line each, until the end of input."""
-    while (passage or closed_book) and (question := _line("question")):
+def _typed_questions(passage: str | None, *, closed_book: bool) -> Iterator[Asked]:
+    """Yield the questions typed; none if a passage is needed and there is none."""
+    while (passage or closed_book) and (question := _typed_line("question")):
         yield Asked(question, passage)
 
 
-def _line(name: str, default: str = "") -> str:
-    """Return the next line that is not blank, `default` for a blank one, "" at the end of input."""
+def _typed_line(name: str, default: str = "") -> str:
+    """Return the next line that is not blank, "" at the end of input; a blank line takes the default if it has one."""
     while True:
         if sys.stdin.isatty():
             click.echo(f"{name}> ", nl=False, err=True)
         try:
             line = sys.stdin.readline()
         except UnicodeDecodeError:
-            raise InputError("what was typed is not UTF-8: type or pipe UTF-8") from None
+            raise InputError("is not UTF-8", place="Standard input", fix="type or pipe UTF-8") from None
         if not line or line.strip():
             return line.strip()
         if default:
@@ -199,15 +238,15 @@ def _line(name: str, default: str = "") -> str:
 
 
 def _print(asked: Asked, reply: Reply, *, as_json: bool) -> None:
-    if as_json:
-        answer = {
-            "id": asked.id,
-            "question": asked.question,
-            "answer": reply.answer,
-            "answered": bool(reply.answer),
-            "best_guess": reply.forced,
-            "no_answer_probability": reply.no_answer_probability,
-        }
-        click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
+    if not as_json:
         click.echo(reply.answer or f"(no answer; best guess: {reply.forced})")
+        return
+    answer = {
+        "id": asked.id,
+        "question": asked.question,
+        "answer": reply.answer,
+        "answered": bool(reply.answer),
+        "best_guess": reply.forced,
+        "no_answer_probability": reply.no_answer_probability,
+    }
+    click.echo(json.dumps(answer, ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""Answers: generated in batches, with the probability that there is none, and scored."""
+"""Answers to questions: generated in batches, scored, and given from the exported bundle, which is verified first."""

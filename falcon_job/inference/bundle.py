@@ -1,33 +1,37 @@
-"""What is needed to answer: a base model, an adapter, a prompt; from an export or from the files of the clone."""
+"""What is needed to answer questions, from an export or from the files of this clone: base model, adapter, prompt."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from falcon_job.errors import InputError, first_line
 from falcon_job.files import read_json
-from falcon_job.params import Params, load_params, validate
+from falcon_job.params import Params, Template, load_params
 from falcon_job.qa.prompt import TEMPLATES, PromptTemplate
 from falcon_job.sources.base_model import PinnedModel
+from falcon_job.validation import explain
 from falcon_job.workspace import Workspace
 
 PROMPT_FILE = "prompt.json"
 SETTINGS_FILE = "settings.json"
+EXPORT_AGAIN = "copy the export again, or make a new one with `falcon-job run export`"
+
+FileModel = TypeVar("FileModel", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Package:
+class Bundle:
     """A trained adapter and all that its answers depend on.
 
     Attributes:
-        folder: adapter_model.safetensors, adapter_config.json.
-        base: the base model it was trained on.
-        params: of the run.
+        folder: holds adapter_model.safetensors and adapter_config.json.
+        base: the base model that the adapter was trained on.
+        params: of the run that trained it.
         template: the prompt it was trained with.
-        max_tokens: longest passage, question and answer, in tokens.
-        answer_tokens: tokens kept free for an answer.
+        max_tokens: longest passage, question and answer together, in tokens.
+        answer_tokens: tokens of these that are kept free for the answer.
         closed_book: whether it was trained without passages.
     """
 
@@ -40,47 +44,118 @@ class Package:
     closed_book: bool
 
 
-def open_package(folder: Path | None, workspace: Workspace) -> Package:
-    """Return the package in `folder`; None: the clone's export if there is one, else its adapter.
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatasetSettings(_File):
+    """Content of build/dataset/settings.json, and of `dataset` in an export's settings.json; see `Bundle`."""
+
+    max_tokens: int
+    answer_tokens: int
+    closed_book: bool
+
+
+class ExportSettings(_File):
+    """Content of an export's settings.json."""
+
+    base: PinnedModel
+    dataset: DatasetSettings
+    threshold: float | None
+    params: Params
+    provenance: dict[str, Any]
+
+
+def _with_field(field: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if field not in text:
+            raise ValueError(f"lacks {field}")
+        return text
+
+    return AfterValidator(check)
+
+
+class _Prompt(_File):
+    """Content of an export's prompt.json: the fields of `PromptTemplate`."""
+
+    name: Template
+    passage: Annotated[str, _with_field("{context}")]
+    question: Annotated[str, _with_field("{question}")]
+    closed_book: Annotated[str, _with_field("{question}")]
+    answer: Annotated[str, _with_field("{answer}")]
+    no_answer: str
+
+
+def open_bundle(folder: Path | None, workspace: Workspace) -> Bundle:
+    """Return the bundle in `folder`, which holds an export or an adapter.
+
+    Args:
+        folder: None takes the export of this clone if there is one, else its adapter.
+        workspace: this clone. What an export holds is read from here if the folder holds only an adapter.
 
     Raises:
-        InputError: there is none, or a file of it is missing or damaged.
+        InputError: the folder holds no adapter, or one of its files is missing or damaged.
     """
     if folder is None:
         folder = workspace.export if workspace.export.is_dir() else workspace.adapter
     if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder} holds no adapter: run `falcon-job run`, or name an export with --from")
-    if (folder / SETTINGS_FILE).is_file():
-        return _open_export(folder)
+        raise InputError(
+            "holds no adapter", place=folder, fix="run `falcon-job run`, or name the folder of an export with --from"
+        )
+    is_export = (folder / SETTINGS_FILE).is_file()
+    return _open_export(folder) if is_export else _open_adapter(folder, workspace)
+
+
+def _open_export(folder: Path) -> Bundle:
+    settings = _read(folder / SETTINGS_FILE, ExportSettings, EXPORT_AGAIN)
+    return Bundle(
+        folder=folder,
+        base=settings.base,
+        params=settings.params,
+        template=read_prompt(folder),
+        **settings.dataset.model_dump(),
+    )
+
+
+def _open_adapter(folder: Path, workspace: Workspace) -> Bundle:
     params = load_params(workspace.params)
-    return Package(
+    dataset = read_dataset_settings(workspace)
+    return Bundle(
         folder=folder,
         base=PinnedModel.read(workspace.base),
         params=params,
         template=TEMPLATES[params.prompt.template],
-        **_read(workspace.dataset / "settings.json", "run `falcon-job run preprocess`"),
+        **dataset.model_dump(),
     )
 
 
-def _open_export(folder: Path) -> Package:
-    again = "copy the export again, whole, or run `falcon-job run export`"
-    settings, prompt = (_read(folder / name, again) for name in (SETTINGS_FILE, PROMPT_FILE))
-    try:
-        return Package(
-            folder=folder,
-            base=PinnedModel(**settings["base"]),
-            params=validate(settings["params"], str(folder / SETTINGS_FILE)),
-            template=PromptTemplate(**prompt),
-            **settings["dataset"],
-        )
-    except (KeyError, TypeError, ValidationError) as error:
-        raise InputError(f"{folder}: its settings are damaged ({first_line(error)}): {again}") from error
+def read_dataset_settings(workspace: Workspace) -> DatasetSettings:
+    """Read what preprocess wrote beside the splits.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return _read(workspace.dataset / "settings.json", DatasetSettings, "run `falcon-job run preprocess`")
 
 
-def _read(path: Path, remedy: str) -> Any:
+def read_prompt(folder: Path) -> PromptTemplate:
+    """Read prompt.json of an export.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return PromptTemplate(**_read(folder / PROMPT_FILE, _Prompt, EXPORT_AGAIN).model_dump())
+
+
+def _read(path: Path, model: type[FileModel], fix: str) -> FileModel:
+    """Read a JSON file and check its keys and values."""
     try:
-        return read_json(path)
+        return model.model_validate(read_json(path))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: {remedy}") from None
+        raise InputError("is missing", place=path, fix=fix) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", place=path, fix="make it readable") from error
+    except ValidationError as error:
+        raise InputError.listing(path, explain(error), fix=fix) from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({first_line(error)}): {remedy}") from None
+        raise InputError(f"is not valid JSON ({first_line(error)})", place=path, fix=fix) from error

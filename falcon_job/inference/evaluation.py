@@ -1,75 +1,106 @@
-"""The verdict on a model: the official numbers over its replies, with intervals and what a threshold could gain."""
+"""How good the replies are. Each question is scored once, by `score_replies`; every report is made from that table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from falcon_job.inference.replies import Reply
-from falcon_job.qa.metric import confidence_interval, question_scores, score
+from falcon_job.qa.metric import AnswerScore, best_thresholds, confidence_interval, group_means, means, score_answer
 
 Numbers = dict[str, object]
 INTERVAL_SEED = 0
-"""Of the bootstrap draws; an interval is of the same replies whatever the run's seed."""
+"""Seed of the bootstrap: fixed, so that equal replies have equal intervals whatever `train.seed` is."""
 CURVE_STEPS = 20
 
 
-def evaluate_replies(replies: Sequence[Reply]) -> Numbers:
-    """Return the content of eval.json: percent, totals in questions.
+@dataclass(frozen=True, slots=True)
+class ScoredReply:
+    """A reply to one question, with all that it can score.
 
-    `oracle` is what the official script gives for forced answers with their probabilities: a bound, since its threshold
-    is chosen on these very questions.
+    Attributes:
+        reply: the question and what the model says to it.
+        answer: score of the answer, an abstention included.
+        forced: score of the best answer, given even where the model abstains.
+        abstention: score of abstaining, whatever the model does.
     """
-    references = _references(replies)
-    decided = {reply.question.id: reply.answer for reply in replies}
-    official = score(decided, dict.fromkeys(decided, 0.0), references)
-    bound = score(_forced(replies), _probabilities(replies), references)
-    questions = question_scores(decided, references)
-    passages = {reply.question.id: reply.passage for reply in replies}
-    numbers: Numbers = {"exact": official["exact"], "f1": official["f1"], "total": official["total"]}
-    for i, name in enumerate(("exact", "f1")):
-        low, high = confidence_interval({k: v[i] for k, v in questions.items()}, passages, seed=INTERVAL_SEED)
-        numbers[f"{name}_ci"] = {"low": low, "high": high}
-    for prefix, official_prefix in (("has_ans", "HasAns"), ("no_ans", "NoAns")):
-        for key in ("exact", "f1", "total"):
-            if f"{official_prefix}_{key}" in official:
-                numbers[f"{prefix}_{key}"] = official[f"{official_prefix}_{key}"]
-    abstained = question_scores(dict.fromkeys(references, ""), references).values()
-    numbers["always_abstain_f1"] = 100 * sum(f1 for _, f1 in abstained) / len(references)
-    numbers["threshold"] = None
-    numbers["oracle"] = {key: bound[key] for key in ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh")}
-    return numbers
+
+    reply: Reply
+    answer: AnswerScore
+    forced: AnswerScore
+    abstention: AnswerScore
 
 
-def threshold_curve(replies: Sequence[Reply]) -> list[dict[str, float]]:
-    """Return exact and F1 of forced answers when those with a higher probability of "no answer" abstain."""
-    references = _references(replies)
-    forced, probabilities = _forced(replies), _probabilities(replies)
-    curve = []
-    for i in range(CURVE_STEPS + 1):
-        threshold = i / CURVE_STEPS
-        kept = {name: "" if probabilities[name] > threshold else text for name, text in forced.items()}
-        pairs = question_scores(kept, references).values()
-        exact, f1 = (100 * sum(column) / len(references) for column in zip(*pairs, strict=True))
-        curve.append({"threshold": threshold, "exact": exact, "f1": f1})
-    return curve
+def score_replies(replies: Sequence[Reply]) -> list[ScoredReply]:
+    """Score each reply, in order."""
+    return [_score(reply) for reply in replies]
 
 
-def answerability(replies: Sequence[Reply]) -> list[dict[str, str]]:
-    """Return one row a question for a confusion plot: whether it has an answer, whether one was given."""
+def _score(reply: Reply) -> ScoredReply:
+    golds = reply.question.answers
+    return ScoredReply(
+        reply=reply,
+        answer=score_answer(reply.answer, golds),
+        forced=score_answer(reply.forced, golds),
+        abstention=score_answer("", golds),
+    )
+
+
+def evaluation_report(scored: Sequence[ScoredReply]) -> Numbers:
+    """Return the content of eval.json: scores in percent, totals in questions.
+
+    `oracle` is what the official script gives for the forced answers with their probabilities of "no answer". It is an
+    upper bound, since its threshold is chosen on the very questions that it is scored on.
+    """
+    answers = [row.answer for row in scored]
+    return {
+        **means(answers),
+        "exact_ci": _interval(scored, [score.exact for score in answers]),
+        "f1_ci": _interval(scored, [score.f1 for score in answers]),
+        **group_means(answers, "has_ans", "no_ans"),
+        "always_abstain_f1": means([row.abstention for row in scored])["f1"],
+        "threshold": None,
+        "oracle": best_thresholds([row.forced for row in scored], [row.reply.no_answer_probability for row in scored]),
+    }
+
+
+def _interval(scored: Sequence[ScoredReply], values: Sequence[float]) -> dict[str, float]:
+    low, high = confidence_interval(values, [row.reply.passage for row in scored], seed=INTERVAL_SEED)
+    return {"low": low, "high": high}
+
+
+def threshold_curve(scored: Sequence[ScoredReply]) -> list[dict[str, float]]:
+    """Return exact match and F1 at thresholds 0, 0.05, ..., 1.
+
+    At each of them, replies with a higher probability of "no answer" abstain and all others give their forced answer.
+    """
+    return [_curve_point(scored, step / CURVE_STEPS) for step in range(CURVE_STEPS + 1)]
+
+
+def _curve_point(scored: Sequence[ScoredReply], threshold: float) -> dict[str, float]:
+    decided = [row.abstention if row.reply.no_answer_probability > threshold else row.forced for row in scored]
+    numbers = means(decided)
+    return {"threshold": threshold, "exact": numbers["exact"], "f1": numbers["f1"]}
+
+
+def answerability(scored: Sequence[ScoredReply]) -> list[dict[str, str]]:
+    """Return a row for each question, for a confusion plot: whether it has an answer, and whether one was given."""
     words = {True: "answerable", False: "unanswerable"}
-    return [
-        {"actual": words[bool(reply.question.answers)], "predicted": words[bool(reply.answer)]} for reply in replies
-    ]
+    return [{"actual": words[row.answer.answerable], "predicted": words[row.answer.answered]} for row in scored]
 
 
-def samples(replies: Sequence[Reply], count: int = 5) -> dict[str, list[dict[str, object]]]:
-    """Return some replies of each kind to read: right, wrong, wrongly abstained."""
-    scores = question_scores({reply.question.id: reply.answer for reply in replies}, _references(replies))
+def samples(scored: Sequence[ScoredReply], count: int = 5) -> dict[str, list[dict[str, object]]]:
+    """Return the first `count` replies of each kind, to read: right, wrong, wrongly abstained."""
     kinds: dict[str, list[dict[str, object]]] = {"right": [], "wrong": [], "wrongly_abstained": []}
-    for reply in replies:
-        right = scores[reply.question.id][0] == 1
-        kind = "right" if right else "wrong" if reply.answer else "wrongly_abstained"
-        if len(kinds[kind]) < count:
-            kinds[kind].append(_sample(reply))
+    for row in scored:
+        kind = kinds[_kind(row.answer)]
+        if len(kind) < count:
+            kind.append(_sample(row.reply))
     return kinds
+
+
+def _kind(score: AnswerScore) -> str:
+    if score.exact == 1:
+        return "right"
+    return "wrong" if score.answered else "wrongly_abstained"
 
 
 def _sample(reply: Reply) -> dict[str, object]:
@@ -82,15 +113,3 @@ def _sample(reply: Reply) -> dict[str, object]:
         "forced": reply.forced,
         "na_prob": reply.no_answer_probability,
     }
-
-
-def _references(replies: Sequence[Reply]) -> Mapping[str, Sequence[str]]:
-    return {reply.question.id: reply.question.answers for reply in replies}
-
-
-def _forced(replies: Sequence[Reply]) -> dict[str, str]:
-    return {reply.question.id: reply.forced for reply in replies}
-
-
-def _probabilities(replies: Sequence[Reply]) -> dict[str, float]:
-    return {reply.question.id: reply.no_answer_probability for reply in replies}

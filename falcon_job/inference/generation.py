@@ -17,19 +17,20 @@ Model = torch.nn.Module
 
 
 class Generator:
-    """Answers prompts with one model; batches are left-padded and sorted by length."""
+    """Answers prompts with one model, in left-padded batches of prompts of similar length."""
 
     def __init__(self, model: Model, encoder: PromptEncoder, max_new_tokens: int, tokens_per_batch: int) -> None:
-        """Keep a model in evaluation mode.
+        """Set the model to evaluation mode and drop its own generation settings.
 
         Args:
             model: the language model.
             encoder: tokenizes the no-answer phrase and reads generated tokens.
-            max_new_tokens: longest answer, end-of-text included.
-            tokens_per_batch: most slots of a batch, new tokens included; a longer prompt is a batch of its own.
+            max_new_tokens: longest answer in tokens, end-of-text included.
+            tokens_per_batch: most tokens in a batch, padding and new tokens included; a longer prompt gets a batch of
+                its own.
         """
         self._model = cast("Any", model.eval())  # torch types any attribute as Tensor | Module
-        # What the base was published with (sampling, penalties, stop lists) would fill in what our settings leave out.
+        # generate() would fill in settings that we leave out (sampling, penalties, stop lists) from the published ones.
         self._model.generation_config = GenerationConfig()
         self._encoder = encoder
         self._max_new_tokens = max_new_tokens
@@ -37,7 +38,11 @@ class Generator:
         self._device = next(model.parameters()).device
 
     def answers(self, prompts: Sequence[Sequence[int]], *, forced: bool = False) -> list[str]:
-        """Return the greedy answer to each prompt, "" for the no-answer phrase.
+        """Return the greedy answer to each prompt; "" stands for the no-answer phrase.
+
+        Forced answers are generated with the first token of the phrase, and end-of-text, ruled out as first tokens.
+        A model may still spell the phrase another way ("Unanswerable", or letter by letter). Such answers are generated
+        once more, with every token ruled out that could begin the phrase.
 
         Args:
             prompts: token ids up to where the answer begins.
@@ -46,15 +51,16 @@ class Generator:
         if not forced:
             return self._greedy(prompts, None)
         answers = self._greedy(prompts, [self._encoder.answers([None])[0][0], self._encoder.eos_token_id])
-        empty = [i for i, answer in enumerate(answers) if not answer]  # the phrase in other tokens, or in capitals
-        if empty:
-            for i, answer in zip(empty, self._greedy([prompts[i] for i in empty], self._empty_starts), strict=True):
+        abstained = [i for i, answer in enumerate(answers) if not answer]
+        if abstained:
+            again = self._greedy([prompts[i] for i in abstained], self._abstention_starts)
+            for i, answer in zip(abstained, again, strict=True):
                 answers[i] = answer
         return answers
 
     @cached_property
-    def _empty_starts(self) -> list[int]:
-        """Return the tokens after which an answer could still become empty or the phrase."""
+    def _abstention_starts(self) -> list[int]:
+        """The tokens that an empty answer, or the no-answer phrase in any spelling, could begin with."""
         template = self._encoder.template
         starts = []
         for token in range(self._model.get_input_embeddings().weight.shape[0]):
@@ -84,35 +90,36 @@ class Generator:
         """Return P(no-answer phrase, end-of-text | prompt) for each prompt, 0 to 1.
 
         Raises:
-            JobError: the model computes no numbers.
+            JobError: the model's logits are not finite.
         """
-        phrase = torch.tensor(self._encoder.answers([None])[0], device=self._device)
+        phrase = self._encoder.answers([None])[0]
+        return self._in_batches(prompts, len(phrase), lambda batch: self._probabilities(batch, phrase))
 
-        def score(batch: Sequence[Sequence[int]]) -> list[float]:
-            inputs = self._pad([[*prompt, *phrase.tolist()] for prompt in batch])
-            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            logits = self._model(
-                **inputs, position_ids=positions, logits_to_keep=len(phrase) + 1, use_cache=False
-            ).logits
-            log_probabilities = logits[:, :-1].float().log_softmax(-1)
-            chosen = log_probabilities.gather(-1, phrase.expand(len(batch), -1)[..., None])
-            probabilities = chosen.sum((1, 2)).exp()
-            if not probabilities.isfinite().all():
-                raise JobError("the model's logits are no numbers (nan): use model.precision bf16 or fp32")
-            return [float(p) for p in probabilities]
-
-        return self._in_batches(prompts, len(phrase), score)
+    def _probabilities(self, prompts: Sequence[Sequence[int]], continuation: list[int]) -> list[float]:
+        """Return P(continuation | prompt) for each prompt of one batch."""
+        inputs = self._pad([[*prompt, *continuation] for prompt in prompts])
+        positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        kept = len(continuation) + 1  # the last one predicts what follows the continuation
+        logits = self._model(**inputs, position_ids=positions, logits_to_keep=kept, use_cache=False).logits
+        log_probabilities = logits[:, :-1].float().log_softmax(-1)
+        tokens = torch.tensor(continuation, device=self._device).expand(len(prompts), -1)
+        probabilities = log_probabilities.gather(-1, tokens[..., None]).sum((1, 2)).exp()
+        if not probabilities.isfinite().all():
+            raise JobError("The model's logits are not finite (nan)", fix="set model.precision to bf16 or fp32")
+        return [float(p) for p in probabilities]
 
     @torch.inference_mode()
     def _in_batches(
-        self, prompts: Sequence[Sequence[int]], extra: int, work: Callable[[Sequence[Sequence[int]]], list[T]]
+        self, prompts: Sequence[Sequence[int]], new_tokens: int, work: Callable[[Sequence[Sequence[int]]], list[T]]
     ) -> list[T]:
+        """Return the results of `work`, in the order of the prompts, each of which grows by at most `new_tokens`."""
         results: dict[int, T] = {}
-        for numbers in _batches([len(prompt) + extra for prompt in prompts], self._tokens_per_batch):
-            results.update(zip(numbers, work([prompts[i] for i in numbers]), strict=True))
+        for indices in _batches([len(prompt) + new_tokens for prompt in prompts], self._tokens_per_batch):
+            results.update(zip(indices, work([prompts[i] for i in indices]), strict=True))
         return [results[i] for i in range(len(prompts))]
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Return `input_ids` and `attention_mask`, int64 [rows, longest row], padded on the left."""
         width = max(map(len, rows))
         pad = self._encoder.pad_token_id
         return {
@@ -124,7 +131,10 @@ class Generator:
 
 
 def _batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Yield the numbers of the rows of each batch, longest first: rows times longest is at most `tokens_per_batch`."""
+    """Yield the indices of the rows of each batch, longest rows first.
+
+    A batch takes rows as long as their number times the longest of them stays within `tokens_per_batch`.
+    """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and lengths[batch[0]] * (len(batch) + 1) > tokens_per_batch:

@@ -1,6 +1,6 @@
-"""A reply to each question: every window of its passage is asked, the one least sure of "no answer" speaks."""
+"""Reply to questions: ask about every window of a passage, and answer from the one most likely to hold the answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from falcon_job.inference.generation import Generator
@@ -12,12 +12,17 @@ from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion
 class Reply:
     """What the model says to a question.
 
+    The reply comes from the chosen window: of all windows of the passage, the one in which the model gives the lowest
+    probability to the no-answer phrase.
+
     Attributes:
+        question: the question, with its gold answers.
         answer: the decision; "" abstains.
-        forced: the best answer when abstaining is ruled out; "" only where extraction finds no word of it.
-        no_answer_probability: P(no-answer phrase) in the window that speaks, 0 to 1.
+        forced: the best answer when abstaining is ruled out; "" only if extraction finds none of its words in the
+            window.
+        no_answer_probability: P(no-answer phrase) in the chosen window, 0 to 1.
         passage: number of the passage in its split.
-        context: the window that speaks; None for closed book.
+        context: text of the chosen window; None in closed book.
     """
 
     question: EncodedQuestion
@@ -29,40 +34,58 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    row: EncodedPassage
+class _Prompt:
+    """A question together with one window of its passage."""
+
+    window: EncodedPassage
     question: EncodedQuestion
 
     @property
-    def prompt(self) -> list[int]:
-        return [*self.row.prefix_ids, *self.question.prompt_ids]
+    def tokens(self) -> list[int]:
+        return [*self.window.prefix_ids, *self.question.prompt_ids]
 
 
-def reply_to(rows: Iterable[EncodedPassage], generator: Generator, *, extractive: bool) -> list[Reply]:
-    """Answer all questions of `rows`, in order of first appearance; with `extractive` each answer is a span.
+def reply_to(windows: Iterable[EncodedPassage], generator: Generator, *, extractive: bool) -> list[Reply]:
+    """Answer all questions of `windows`, in the order in which each first appears.
 
     Args:
-        rows: passages or windows; a question that stands in several gets one reply.
+        windows: passages, or windows of them; a question that stands in several gets one reply.
         generator: the model.
-        extractive: replace an answer that is no span of the window by the nearest one, "" if they share no word.
+        extractive: replace an answer that does not stand in the window by the nearest piece of the window, and by ""
+            if they share no word.
     """
-    asked = [_Asked(row, question) for row in rows for question in row.questions]
-    probabilities = generator.no_answer_probabilities([one.prompt for one in asked])
-    speaking: dict[str, tuple[float, _Asked]] = {}
-    for one, probability in zip(asked, probabilities, strict=True):
-        best = speaking.get(one.question.id)
-        if best is None or probability < best[0]:
-            speaking[one.question.id] = (probability, one)
-    chosen = [one for _, one in speaking.values()]
-    answers = generator.answers([one.prompt for one in chosen])
-    guesses = iter(
-        generator.answers([one.prompt for one, answer in zip(chosen, answers, strict=True) if not answer], forced=True)
-    )
-    replies = []
-    for (probability, one), answer in zip(speaking.values(), answers, strict=True):
-        forced = answer or next(guesses)
-        if extractive and one.row.context is not None:
-            answer = answer and nearest_span(answer, one.row.context)
-            forced = nearest_span(forced, one.row.context)
-        replies.append(Reply(one.question, answer, forced, probability, one.row.passage, one.row.context))
-    return replies
+    chosen = _choose_windows(windows, generator)
+    prompts = [prompt for prompt, _ in chosen]
+    answers = generator.answers([prompt.tokens for prompt in prompts])
+    forced = _force(prompts, answers, generator)
+    return [
+        _reply(prompt, probability, answer, best, extractive=extractive)
+        for (prompt, probability), answer, best in zip(chosen, answers, forced, strict=True)
+    ]
+
+
+def _choose_windows(windows: Iterable[EncodedPassage], generator: Generator) -> list[tuple[_Prompt, float]]:
+    """Return for each question the prompt with the lowest no-answer probability, and that probability."""
+    prompts = [_Prompt(window, question) for window in windows for question in window.questions]
+    probabilities = generator.no_answer_probabilities([prompt.tokens for prompt in prompts])
+    chosen: dict[str, tuple[_Prompt, float]] = {}
+    for prompt, probability in zip(prompts, probabilities, strict=True):
+        best = chosen.get(prompt.question.id)
+        if best is None or probability < best[1]:
+            chosen[prompt.question.id] = (prompt, probability)
+    return list(chosen.values())
+
+
+def _force(prompts: Sequence[_Prompt], answers: Sequence[str], generator: Generator) -> list[str]:
+    """Return the answers, with a forced one in place of each abstention."""
+    abstained = [prompt.tokens for prompt, answer in zip(prompts, answers, strict=True) if not answer]
+    guesses = iter(generator.answers(abstained, forced=True))
+    return [answer or next(guesses) for answer in answers]
+
+
+def _reply(prompt: _Prompt, probability: float, answer: str, forced: str, *, extractive: bool) -> Reply:
+    window = prompt.window
+    if extractive and window.context is not None:
+        answer = answer and nearest_span(answer, window.context)
+        forced = nearest_span(forced, window.context)
+    return Reply(prompt.question, answer, forced, probability, window.passage, window.context)

@@ -1,4 +1,4 @@
-"""Does what is on disk answer as what was trained? Compared on the tokens of real questions before it is handed out."""
+"""Check, on the tokens of real questions, that an export or a merged model answers as the trained adapter does."""
 
 import gc
 from collections.abc import Sequence
@@ -9,125 +9,154 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from falcon_job.errors import InputError, JobError
-from falcon_job.files import new_folder, read_json
-from falcon_job.inference.bundle import PROMPT_FILE
+from falcon_job.files import new_folder
+from falcon_job.inference.bundle import read_prompt
 from falcon_job.inference.generation import Model
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.model.precision import QUANTIZED
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.params import Precision
-from falcon_job.qa.prompt import PromptTemplate
 from falcon_job.tokens.dataset import EncodedPassage, Split
 from falcon_job.tokens.tokenizer import load_tokenizer, make_encoder
 from falcon_job.workspace import Workspace
 
-MERGE_DRIFT: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.5, "nf4": 0.5}
-"""Largest mean |difference| of an answer token's log probability that merging may make. A merged nf4 run is put on the
-16-bit weights, so it differs by the quantization too."""
+_EXPORT_AGAIN = "run `falcon-job run export` again, and check the disk if the error comes back"
 
 
-def sample_trees(workspace: Workspace, questions: int) -> list[EncodedPassage]:
-    """Return the first passages of validation (without one: of train) up to about `questions` questions."""
+def sample_passages(workspace: Workspace, questions: int) -> list[EncodedPassage]:
+    """Return the first passages of validation (of train if validation is empty) that hold `questions` questions."""
     split = Split(workspace.dataset / "validation.arrow")
     split = split if len(split) else Split(workspace.dataset / "train.arrow")
-    rows: list[EncodedPassage] = []
-    while len(rows) < len(split) and sum(len(row.questions) for row in rows) < questions:
-        rows.append(split[len(rows)])
-    return rows
+    passages: list[EncodedPassage] = []
+    while len(passages) < len(split) and sum(len(passage.questions) for passage in passages) < questions:
+        passages.append(split[len(passages)])
+    return passages
 
 
-def check_package(folder: Path, adapter: Path, base: PreTrainedModel, rows: Sequence[EncodedPassage]) -> float:
-    """Return the largest logit difference between exported and trained adapter, on the same base.
+def verify_bundle(folder: Path, adapter: Path, base: PreTrainedModel, passages: Sequence[EncodedPassage]) -> float:
+    """Check that the files in `folder` give the tokens and the logits of training.
+
+    Args:
+        folder: the exported bundle.
+        adapter: the folder of the trained adapter.
+        base: the base model of both; it has no adapter, and has none afterwards.
+        passages: their questions, and the answers to learn, are what is compared.
+
+    Returns:
+        The largest difference between the logits of the exported and of the trained adapter, which is 0.
 
     Raises:
-        JobError: they differ, or the exported tokenizer and prompt give other tokens than those trained on.
+        JobError: there is a difference, or the exported tokenizer and prompt give other tokens than those trained on.
     """
-    _check_tokens(folder, rows)
-    trained = _without_adapter(base, adapter, rows)
+    _check_tokens(folder, passages)
+    trained = _logits_with_adapter(base, adapter, passages)
     try:
-        exported = _without_adapter(base, folder, rows)
+        exported = _logits_with_adapter(base, folder, passages)
     except InputError as error:
-        raise JobError(f"export: the copied adapter cannot be loaded: {error}") from error
+        raise JobError(f"The exported adapter cannot be loaded ({error})", fix=_EXPORT_AGAIN) from error
     difference = float(torch.stack([(a - b).abs().max() for a, b in zip(trained, exported, strict=True)]).max())
-    if not difference <= 0:  # nan is a difference
-        raise JobError(f"export: the reloaded adapter's logits differ by {difference:.1e} from the trained one's")
+    if not difference <= 0:  # nan is a difference too
+        raise JobError(
+            f"The exported adapter's logits differ from the trained one's by up to {difference:.1e}", fix=_EXPORT_AGAIN
+        )
     return difference
 
 
-def _without_adapter(base: PreTrainedModel, adapter: Path, rows: Sequence[EncodedPassage]) -> list[Tensor]:
-    """Return answer logits with an adapter, and take it off the base again."""
+def _check_tokens(folder: Path, passages: Sequence[EncodedPassage]) -> None:
+    encoder = make_encoder(folder, read_prompt(folder))
+    for passage in passages:
+        (prefix_ids,) = encoder.shared([passage.context])
+        asked = encoder.questions([q.question for q in passage.questions], closed_book=passage.context is None)
+        for question, prompt_ids in zip(passage.questions, asked, strict=True):
+            if (prefix_ids, prompt_ids) != (passage.prefix_ids, question.prompt_ids):
+                raise JobError(
+                    f"The exported tokenizer and prompt give other tokens than preprocess for question {question.id!r}",
+                    fix="run `falcon-job run`, which repeats the stages that a changed tokenizer or prompt makes stale",
+                )
+
+
+def _logits_with_adapter(base: PreTrainedModel, adapter: Path, passages: Sequence[EncodedPassage]) -> list[Tensor]:
+    """Put an adapter on the base, compute `answer_logits`, and take the adapter off again."""
     model = load_adapter(base, adapter)
     try:
-        return answer_logits(model, rows)
+        return answer_logits(model, passages)
     finally:
         model.unload()
 
 
-def answer_logits(model: Model, rows: Sequence[EncodedPassage]) -> list[Tensor]:
+def answer_logits(model: Model, passages: Sequence[EncodedPassage]) -> list[Tensor]:
     """Return the logits that predict each question's answer: float32 [answer tokens, vocabulary], on the CPU."""
     device = next(model.parameters()).device
     logits = []
     with torch.inference_mode():
-        for row in rows:
-            for question in row.questions:
-                tokens = torch.tensor([[*row.prefix_ids, *question.prompt_ids, *question.answer_ids]], device=device)
+        for passage in passages:
+            for question in passage.questions:
+                tokens = torch.tensor(
+                    [[*passage.prefix_ids, *question.prompt_ids, *question.answer_ids]], device=device
+                )
                 output = model(input_ids=tokens, logits_to_keep=len(question.answer_ids) + 1, use_cache=False)
                 logits.append(output.logits[0, :-1].float().cpu())
     return logits
 
 
-def _check_tokens(folder: Path, rows: Sequence[EncodedPassage]) -> None:
-    encoder = make_encoder(folder, PromptTemplate(**read_json(folder / PROMPT_FILE)))
-    for row in rows:
-        (prefix,) = encoder.shared([row.context])
-        asked = encoder.questions([q.question for q in row.questions], closed_book=row.context is None)
-        for question, prompt_ids in zip(row.questions, asked, strict=True):
-            if (prefix, prompt_ids) != (row.prefix_ids, question.prompt_ids):
-                raise JobError(f"export: the saved tokenizer and prompt give other tokens for question {question.id}")
-
-
-def merge(
+def write_merged_model(
     base_folder: Path,
     adapter: Path,
     target: Path,
     precision: Precision,
-    rows: Sequence[EncodedPassage],
+    passages: Sequence[EncodedPassage],
     device: torch.device,
 ) -> float:
-    """Write base and adapter as one model, reload it; return its drift: mean |difference| of answers' log probability.
+    """Merge adapter and base into one model in the folder `target`, and check it by loading it again.
+
+    The base is loaded in its own type; of a quantized run (fp8, nf4), in bf16.
+
+    Returns:
+        The drift: how much the log probability of an answer token changes, in the mean of absolute values.
 
     Raises:
-        JobError: the merged model answers otherwise; nothing is left behind.
+        JobError: the drift is larger than rounding explains. Then nothing is left in `target`.
     """
-    wide: Precision = "bf16" if precision in QUANTIZED else precision
-    before = _answer_log_probabilities(load_adapter(load_base(base_folder, precision, device), adapter), rows)
-    merged = load_adapter(load_base(base_folder, wide, device), adapter).merge_and_unload()
-    tokenizer = load_tokenizer(base_folder)
-    # a plain generate() then answers as was measured, whatever the base was published with
-    merged.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    unquantized: Precision = "bf16" if PRECISIONS[precision].quantized else precision
+    adapted = load_adapter(load_base(base_folder, precision, device), adapter)
+    before = _answer_log_probabilities(adapted, passages)
+    del adapted
     with new_folder(target) as folder:
-        merged.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-        for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors writes 0600
-        del merged
-        gc.collect()
-        after = _answer_log_probabilities(load_base(folder, wide, device), rows)
+        _save_merged(base_folder, adapter, folder, unquantized, device)
+        gc.collect()  # one model at a time in memory
+        after = _answer_log_probabilities(load_base(folder, unquantized, device), passages)
         drift = float((after - before).abs().mean())
-        if not drift <= MERGE_DRIFT[precision]:
-            raise JobError(
-                f"export.merge: the merged model's answers drift by {drift:.1e} (mean log probability), more than "
-                f"rounding ({MERGE_DRIFT[precision]:.0e}): set export.merge to false and use the adapter"
-            )
+        _check_drift(drift, PRECISIONS[precision].merge_drift)
     return drift
 
 
-def _answer_log_probabilities(model: Model, rows: Sequence[EncodedPassage]) -> Tensor:
-    answers = [question.answer_ids for row in rows for question in row.questions]
+def _save_merged(base_folder: Path, adapter: Path, folder: Path, precision: Precision, device: torch.device) -> None:
+    merged = load_adapter(load_base(base_folder, precision, device), adapter).merge_and_unload()
+    tokenizer = load_tokenizer(base_folder)
+    # A plain generate() then answers as was measured, whatever settings the base was published with.
+    merged.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    merged.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes 0600
+
+
+def _check_drift(drift: float, largest: float) -> None:
+    if not drift <= largest:  # nan is a drift too
+        raise JobError(
+            f"The merged model answers differently: log probabilities of answers change by {drift:.1e} in the mean, "
+            f"and rounding explains {largest:.0e}",
+            fix="set export.merge to false and use the adapter",
+        )
+
+
+def _answer_log_probabilities(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
+    """Return the log probability of each answer token of each question, float32 [answer tokens of all]."""
+    answers = [question.answer_ids for passage in passages for question in passage.questions]
     per_question = [
         logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
-        for logits, answer in zip(answer_logits(model, rows), answers, strict=True)
+        for logits, answer in zip(answer_logits(model, passages), answers, strict=True)
     ]
     return torch.cat(per_question)

@@ -1,5 +1,7 @@
 """Where a model computes, and in what type; what a device cannot do is refused."""
 
+from dataclasses import dataclass
+
 import torch
 
 from falcon_job.errors import MachineError
@@ -21,6 +23,31 @@ QUANTIZED: frozenset[Precision] = frozenset({"fp8", "nf4"})
 
 FLOAT8_CAPABILITY = (8, 9)
 """The oldest GPUs that multiply in float8."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionSpec:
+    """What sets one precision apart from the others (for now only what export needs).
+
+    Attributes:
+        dtype: type of the activations, and of the weights that are not quantized.
+        quantized: whether weights are rounded further than to `dtype`, so that they are not those of the checkpoint.
+        merge_drift: largest mean |difference| of an answer token's log probability that merging the adapter into the
+            base may make. Quantized runs are merged into bf16 weights, so theirs includes the quantization.
+    """
+
+    dtype: torch.dtype
+    quantized: bool = False
+    merge_drift: float
+
+
+PRECISIONS: dict[Precision, PrecisionSpec] = {
+    "fp32": PrecisionSpec(dtype=torch.float32, merge_drift=1e-3),
+    "fp16": PrecisionSpec(dtype=torch.float16, merge_drift=0.1),
+    "bf16": PrecisionSpec(dtype=torch.bfloat16, merge_drift=0.1),
+    "fp8": PrecisionSpec(dtype=torch.bfloat16, quantized=True, merge_drift=0.5),
+    "nf4": PrecisionSpec(dtype=torch.bfloat16, quantized=True, merge_drift=0.5),
+}
 
 
 def choose_device(machine: Machine) -> torch.device:

@@ -1,17 +1,19 @@
-"""The SQuAD 2.0 scores, as an `evaluate.Metric`, one question at a time, and with confidence intervals.
+"""The SQuAD 2.0 scores: each answer is scored once, and every number and table is made from those scores.
 
-Exact match and token F1 as in Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250), abstention and its
-best threshold as in Rajpurkar et al. 2018 (https://arxiv.org/abs/1806.03822) and their evaluate-v2.0.py.
+Exact match and token F1 are those of Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250). Abstention and its best
+threshold are those of Rajpurkar et al. 2018 (https://arxiv.org/abs/1806.03822) and of their script, evaluate-v2.0.py.
+`squad_v2.py` offers the same numbers as an `evaluate` module.
+
+    scores = [score_answer("the bridge", ["bridge", "old bridge"]), score_answer("", [])]
+    means(scores)   # {"exact": 100.0, "f1": 100.0, "total": 2}
 """
 
-import functools
 import math
 import re
 import string
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,164 +24,26 @@ _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _SHOWN_IDS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerScore:
+    """What one answer to one question scores.
+
+    Attributes:
+        exact: 1 if the answer equals a gold answer after normalization, else 0.
+        f1: best token F1 against a gold answer, 0 to 1.
+        answered: whether there is an answer; False for "", which abstains.
+        answerable: whether the question has gold answers.
+    """
+
+    exact: float
+    f1: float
+    answered: bool
+    answerable: bool
+
+
 def normalize_answer(text: str) -> str:
     """Lower-case `text`, drop ASCII punctuation and English articles, and collapse whitespace."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def question_scores(
-    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[float, float]]:
-    """Return the exact match (0 or 1) and the token F1 (0 to 1) of each question, ordered as `references`.
-
-    Args:
-        predictions: question id to answer; "" abstains.
-        references: question id to gold answers; none where the question is unanswerable.
-
-    Raises:
-        InputError: a question has no prediction, or a prediction no question.
-    """
-    _check_ids("predictions", predictions, references)
-    return {name: _question_score(predictions[name], golds) for name, golds in references.items()}
-
-
-def score(
-    predictions: Mapping[str, str],
-    na_prob: Mapping[str, float],
-    references: Mapping[str, Sequence[str]],
-    threshold: float = 1.0,
-) -> dict[str, float]:
-    """Return the official SQuAD 2.0 numbers under their official names.
-
-    Args:
-        predictions: question id to answer; "" abstains.
-        na_prob: question id to the probability of "no answer"; above `threshold` the answer counts as "".
-        references: question id to gold answers; none where the question is unanswerable.
-        threshold: the highest `na_prob` at which an answer still stands.
-
-    Returns:
-        exact, f1, total; the same as HasAns_* and NoAns_* where there are such questions; best_exact, best_f1
-        and their thresholds. Scores in percent, totals in questions.
-
-    Raises:
-        InputError: there are no questions, the three sets of ids differ, or a probability is not finite.
-    """
-    if not references:
-        raise InputError("no questions to score")
-    _check_ids("predictions", predictions, references)
-    _check_ids("na_prob", na_prob, references)
-    for name, probability in na_prob.items():
-        if not math.isfinite(probability):
-            raise InputError(f"na_prob of question {name!r} is {probability}: it must be a finite number")
-    with tempfile.TemporaryDirectory() as folder:
-        scores: dict[str, float] = squad_v2()(keep_in_memory=True, cache_dir=folder).compute(
-            predictions=[
-                {"id": name, "prediction_text": predictions[name], "no_answer_probability": probability}
-                for name, probability in na_prob.items()
-            ],
-            references=[{"id": name, "answers": list(references[name])} for name in na_prob],
-            no_answer_threshold=threshold,
-        )
-    return scores
-
-
-@functools.cache
-def squad_v2() -> Any:
-    """Return the metric class. It is made on first use, since importing evaluate takes seconds."""
-    import datasets
-    import evaluate
-
-    text = datasets.Value("string")
-    probability = datasets.Value("float64")
-
-    class SquadV2(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
-        """SQuAD 2.0 as an `evaluate.Metric`; made directly, it needs neither the Hub nor the module cache."""
-
-        def _info(self) -> Any:
-            return evaluate.MetricInfo(
-                description=__doc__ or "",
-                citation="https://arxiv.org/abs/1806.03822",
-                inputs_description="Answers with probabilities of no answer; gold answers, by question id.",
-                features=datasets.Features(
-                    {
-                        "predictions": {
-                            "id": text,
-                            "prediction_text": text,
-                            "no_answer_probability": probability,
-                        },
-                        "references": {"id": text, "answers": [text]},
-                    }
-                ),
-            )
-
-        def _compute(
-            self,
-            predictions: list[dict[str, Any]],
-            references: list[dict[str, Any]],
-            no_answer_threshold: float = 1.0,
-        ) -> dict[str, float]:
-            return _official_scores(
-                {row["id"]: row["prediction_text"] for row in predictions},
-                {row["id"]: row["no_answer_probability"] for row in predictions},
-                {row["id"]: row["answers"] for row in references},
-                no_answer_threshold,
-            )
-
-    return SquadV2
-
-
-def confidence_interval(
-    scores: Mapping[str, float], passages: Mapping[str, Hashable], *, seed: int, resamples: int = 1000
-) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of `scores`, in percent.
-
-    Questions of one passage are not independent, so whole passages are drawn (Field and Welsh 2007,
-    "Bootstrapping clustered data", https://doi.org/10.1111/j.1467-9868.2007.00593.x). Of one passage alone
-    the interval is a point.
-
-    Args:
-        scores: question id to score, 0 to 1; or to the difference of two scores, for a paired comparison.
-        passages: question id to whatever names its passage; ids without a score are ignored.
-        seed: of the draws; equal seeds and scores give equal intervals.
-        resamples: number of draws.
-
-    Raises:
-        InputError: there are no scores, or a scored question has no passage.
-    """
-    if not scores:
-        raise InputError("no questions to score")
-    if unplaced := [name for name in scores if name not in passages]:
-        raise InputError(f"{len(unplaced)} scored question(s) without a passage: {_some(unplaced)}")
-    groups: dict[Hashable, list[float]] = {}
-    for name, value in scores.items():
-        groups.setdefault(passages[name], []).append(value)
-    sums = np.array([sum(values) for values in groups.values()])
-    sizes = np.array([len(values) for values in groups.values()])
-    # How often each passage is drawn says all about a resample.
-    draws = np.random.default_rng(seed).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
-    low, high = np.percentile(100 * (draws @ sums) / (draws @ sizes), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _check_ids(what: str, ids: Collection[str], references: Collection[str]) -> None:
-    missing = [name for name in references if name not in ids]
-    extra = [name for name in ids if name not in references]
-    problems = [f"{len(missing)} question(s) without: {_some(missing)}"] if missing else []
-    problems += [f"{len(extra)} unknown id(s): {_some(extra)}"] if extra else []
-    if problems:
-        raise InputError(f"{what}: {'; '.join(problems)}; give one for every question and no other")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN_IDS])) + (", ..." if len(names) > _SHOWN_IDS else "")
-
-
-def _question_score(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
-    """Return the best exact match and the best F1 over the gold answers that are left after normalization."""
-    predicted = normalize_answer(prediction)
-    normal_golds = [normal for gold in golds if (normal := normalize_answer(gold))] or [""]
-    exact = max(float(predicted == gold) for gold in normal_golds)
-    return exact, max(token_f1(predicted.split(), gold.split()) for gold in normal_golds)
 
 
 def token_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
@@ -193,41 +57,186 @@ def token_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def _official_scores(
-    predictions: Mapping[str, str],
-    na_prob: Mapping[str, float],
-    references: Mapping[str, Sequence[str]],
-    threshold: float,
-) -> dict[str, float]:
-    scores = question_scores(predictions, references)
-    answerable = {name: bool(golds) for name, golds in references.items()}
-    decided = {
-        name: (float(not answerable[name]),) * 2 if na_prob[name] > threshold else pair for name, pair in scores.items()
+def score_answer(answer: str, golds: Sequence[str]) -> AnswerScore:
+    """Score one answer.
+
+    Gold answers that normalization leaves empty are skipped. If none is left, only an empty answer is right.
+
+    Args:
+        answer: "" abstains.
+        golds: accepted answers; none if the question is unanswerable.
+    """
+    predicted = normalize_answer(answer)
+    normal_golds = [normal for gold in golds if (normal := normalize_answer(gold))] or [""]
+    return AnswerScore(
+        exact=max(float(predicted == gold) for gold in normal_golds),
+        f1=max(token_f1(predicted.split(), gold.split()) for gold in normal_golds),
+        answered=answer != "",
+        answerable=bool(golds),
+    )
+
+
+def question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, AnswerScore]:
+    """Score the answer to each question; the result is ordered as `references`.
+
+    Args:
+        predictions: question id to answer; "" abstains.
+        references: question id to gold answers; none if the question is unanswerable.
+
+    Raises:
+        InputError: a question has no prediction, or a prediction has no question.
+    """
+    _check_ids("predictions", predictions, references)
+    return {name: score_answer(predictions[name], golds) for name, golds in references.items()}
+
+
+def means(scores: Sequence[AnswerScore]) -> dict[str, float]:
+    """Return `exact` and `f1` in percent, and `total`, the number of questions.
+
+    Raises:
+        InputError: there are no scores.
+    """
+    _check_not_empty(scores)
+    total = len(scores)
+    return {
+        "exact": 100 * sum(score.exact for score in scores) / total,
+        "f1": 100 * sum(score.f1 for score in scores) / total,
+        "total": total,
     }
-    numbers = _means(list(decided.values()))
-    for prefix, group in (("HasAns", True), ("NoAns", False)):
-        members = [pair for name, pair in decided.items() if answerable[name] is group]
-        if members:
-            numbers |= {f"{prefix}_{key}": value for key, value in _means(members).items()}
-    for index, key in enumerate(("exact", "f1")):
-        gains = [
-            scores[name][index] if answerable[name] else -float(predictions[name] != "")
-            for name in sorted(na_prob, key=na_prob.__getitem__)
-        ]
-        best, count = _best_prefix(len(answerable) - sum(answerable.values()), gains)
-        numbers[f"best_{key}"] = 100 * best / len(scores)
-        numbers[f"best_{key}_thresh"] = sorted(na_prob.values())[count - 1] if count else 0.0
+
+
+def group_means(scores: Sequence[AnswerScore], has_answer: str, no_answer: str) -> dict[str, float]:
+    """Return `means` of the answerable and of the unanswerable questions, as far as there are any.
+
+    Args:
+        scores: of all questions.
+        has_answer: prefix of the names for answerable questions: "HasAns" gives HasAns_exact.
+        no_answer: prefix of the names for unanswerable questions.
+    """
+    numbers: dict[str, float] = {}
+    for prefix, answerable in ((has_answer, True), (no_answer, False)):
+        if members := [score for score in scores if score.answerable is answerable]:
+            numbers |= {f"{prefix}_{name}": value for name, value in means(members).items()}
     return numbers
 
 
-def _means(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    total = len(pairs)
-    exact, f1 = (100 * sum(column) / total for column in zip(*pairs, strict=True))
-    return {"exact": exact, "f1": f1, "total": total}
+def best_thresholds(scores: Sequence[AnswerScore], na_probs: Sequence[float]) -> dict[str, float]:
+    """Return the best exact match and F1 that a threshold on the probability of "no answer" can reach.
+
+    As in the official script: at first every question is abstained from, so that the unanswerable ones are right. Then
+    answers are let in one by one, the lowest probability first. Each adds its score if the question is answerable, and
+    costs 1 if it is not. With answers that score 1, 0 and 1 and one unanswerable question, let in third:
+
+        questions right   1 -> 2 -> 2 -> 1 -> 2      the best is 2 of 4, first reached after one answer
+
+    Args:
+        scores: of the answers, one a question.
+        na_probs: the probability of "no answer" to each of these questions.
+
+    Returns:
+        best_exact and best_f1 in percent; best_exact_thresh and best_f1_thresh, the highest probability let in (0 if
+        it is best to abstain from all).
+
+    Raises:
+        InputError: there are no scores.
+    """
+    _check_not_empty(scores)
+    order = sorted(range(len(scores)), key=na_probs.__getitem__)
+    unanswerable = sum(not score.answerable for score in scores)
+    numbers: dict[str, float] = {}
+    for name, values in (("exact", [s.exact for s in scores]), ("f1", [s.f1 for s in scores])):
+        gains = [values[i] if scores[i].answerable else -float(scores[i].answered) for i in order]
+        right = np.cumsum([unanswerable, *gains])
+        count = int(np.argmax(right))
+        numbers[f"best_{name}"] = 100 * float(right[count]) / len(scores)
+        numbers[f"best_{name}_thresh"] = na_probs[order[count - 1]] if count else 0.0
+    return numbers
 
 
-def _best_prefix(start: float, gains: Sequence[float]) -> tuple[float, int]:
-    """Return the highest of the running sums from `start`, and after how many gains it is first reached."""
-    sums = np.cumsum([start, *gains])
-    count = int(np.argmax(sums))
-    return float(sums[count]), count
+def official_scores(
+    predictions: Mapping[str, str],
+    na_probs: Mapping[str, float],
+    references: Mapping[str, Sequence[str]],
+    threshold: float = 1.0,
+) -> dict[str, float]:
+    """Return the official SQuAD 2.0 numbers under their official names.
+
+    Args:
+        predictions: question id to answer; "" abstains.
+        na_probs: question id to the probability of "no answer"; above `threshold` the answer counts as "".
+        references: question id to gold answers; none if the question is unanswerable.
+        threshold: the highest probability at which an answer still counts.
+
+    Returns:
+        exact, f1, total; the same as HasAns_* and NoAns_* where there are such questions; best_exact, best_f1
+        and their thresholds. Scores in percent, totals in questions.
+
+    Raises:
+        InputError: there are no questions, the three sets of ids differ, or a probability is not finite.
+    """
+    _check_ids("na_prob", na_probs, references)
+    for name, probability in na_probs.items():
+        if not math.isfinite(probability):
+            raise InputError(f"is {probability}", place=f"na_prob of question {name!r}", fix="give a finite number")
+    scores = question_scores(predictions, references)
+    decided = [_abstain(score) if na_probs[name] > threshold else score for name, score in scores.items()]
+    return (
+        means(decided)
+        | group_means(decided, "HasAns", "NoAns")
+        | best_thresholds([scores[name] for name in na_probs], list(na_probs.values()))
+    )
+
+
+def _abstain(score: AnswerScore) -> AnswerScore:
+    """Return what abstaining scores: 1 if the question is unanswerable."""
+    right = float(not score.answerable)
+    return AnswerScore(exact=right, f1=right, answered=False, answerable=score.answerable)
+
+
+def confidence_interval(
+    values: Sequence[float], passages: Sequence[Hashable], *, seed: int, resamples: int = 1000
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of `values`, in percent.
+
+    Questions about one passage are not independent, so whole passages are drawn (Field and Welsh 2007,
+    "Bootstrapping clustered data", https://doi.org/10.1111/j.1467-9868.2007.00593.x). If there is only one passage,
+    the interval is a point.
+
+    Args:
+        values: one score a question, 0 to 1, or for a paired comparison the difference of two scores.
+        passages: what identifies the passage of each question.
+        seed: of the draws; equal seeds and values give equal intervals.
+        resamples: number of draws.
+
+    Raises:
+        InputError: there are no values.
+    """
+    _check_not_empty(values)
+    by_passage: dict[Hashable, list[float]] = {}
+    for value, passage in zip(values, passages, strict=True):
+        by_passage.setdefault(passage, []).append(value)
+    sums = np.array([sum(group) for group in by_passage.values()])
+    sizes = np.array([len(group) for group in by_passage.values()])
+    # A resample is known by how often it draws each passage.
+    equal_chances = np.full(len(sums), 1 / len(sums))
+    draws = np.random.default_rng(seed).multinomial(len(sums), equal_chances, size=resamples)
+    low, high = np.percentile(100 * (draws @ sums) / (draws @ sizes), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _check_not_empty(values: Sequence[object]) -> None:
+    if not values:
+        raise InputError("There are no questions to score", fix="give at least one")
+
+
+def _check_ids(what: str, ids: Collection[str], references: Collection[str]) -> None:
+    missing = [name for name in references if name not in ids]
+    unknown = [name for name in ids if name not in references]
+    problems = [f"lack {len(missing)} question(s) ({_first_ids(missing)})"] if missing else []
+    problems += [f"hold {len(unknown)} unknown question(s) ({_first_ids(unknown)})"] if unknown else []
+    if problems:
+        raise InputError(" and ".join(problems), place=what, fix="give one value for every question and no other")
+
+
+def _first_ids(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN_IDS])) + (", ..." if len(names) > _SHOWN_IDS else "")

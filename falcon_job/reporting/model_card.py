@@ -1,4 +1,4 @@
-"""The model card of an export, filled with what was measured."""
+"""The model card of an export: what was trained, what it scores, and how to use it."""
 
 import io
 from collections.abc import Mapping
@@ -9,24 +9,39 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ruamel.yaml import YAML
 
-from falcon_job.params import Params, Precision
+from falcon_job.model.precision import PRECISIONS
+from falcon_job.params import Params
 from falcon_job.qa.prompt import TEMPLATES
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-DTYPES: dict[Precision, str] = {
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    "fp8": "bfloat16",
-    "nf4": "bfloat16",
-}
-"""What the base is loaded in to use the adapter without falcon_job."""
 
 
 def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[str, Any], *, closed_book: bool) -> str:
-    """Return the card as Markdown with the Hub's metadata; `scores` is the content of reports/eval.json."""
-    name = params.model.source.rsplit("/", 1)[-1]
-    title = f"{name} fine-tuned to answer questions"
+    """Return the card as Markdown, with the metadata that the Hub reads.
+
+    Args:
+        params: of the run.
+        scores: content of reports/eval.json.
+        provenance: what `falcon_job.reporting.provenance.provenance` returns.
+        closed_book: whether the model was trained without passages.
+    """
+    title = f"{params.model.source.rsplit('/', 1)[-1]} fine-tuned to answer questions"
+    card = ModelCard.from_template(
+        _metadata(title, params, scores),
+        template_path=str(TEMPLATE),
+        title=title,
+        params=params.model_dump(),
+        params_yaml=_yaml(params),
+        scores=scores,
+        template=asdict(TEMPLATES[params.prompt.template]),
+        provenance=provenance,
+        closed_book=closed_book,
+        dtype=str(PRECISIONS[params.model.precision].dtype).removeprefix("torch."),
+    )
+    return str(card)
+
+
+def _metadata(title: str, params: Params, scores: Mapping[str, Any]) -> ModelCardData:
     results = [
         EvalResult(
             task_type="question-answering",
@@ -37,7 +52,7 @@ def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[st
         )
         for metric in ("exact", "f1")
     ]
-    data = ModelCardData(
+    return ModelCardData(
         model_name=title,
         base_model=params.model.source if params.model.revision else None,
         library_name="peft",
@@ -45,19 +60,6 @@ def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[st
         tags=["lora", "question-answering", "falcon_job"],
         eval_results=results,
     )
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
-        title=title,
-        params=params.model_dump(),
-        params_yaml=_yaml(params),
-        scores=scores,
-        template=asdict(TEMPLATES[params.prompt.template]),
-        provenance=provenance,
-        closed_book=closed_book,
-        dtype=DTYPES[params.model.precision],
-    )
-    return str(card)
 
 
 def _yaml(params: Params) -> str:

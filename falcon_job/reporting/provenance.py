@@ -1,4 +1,4 @@
-"""Where and with what a result was made."""
+"""When, from which commit and with which software a result was made."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "dvc")
 
 
 def provenance(root: Path) -> dict[str, object]:
-    """Return date (UTC), commit, Python, libraries and processor of this run."""
+    """Return the date (UTC), the commit, the versions of Python and of libraries, and the GPU or CPU of this run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(root),
@@ -30,7 +30,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit(root: Path) -> str | None:
-    """Return the commit of the clone, marked where files differ from it; None without git."""
+    """Return the commit of the clone, with "-dirty" if files differ from it; None outside Git or without `git`."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607
@@ -45,6 +45,7 @@ def _commit(root: Path) -> str | None:
 
 
 def _machine() -> str:
+    """Return the name of the GPU, or the kind of CPU; never the name of the host."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"

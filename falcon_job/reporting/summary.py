@@ -1,4 +1,4 @@
-"""The table at the end of a run: scores beside the untuned model, where files lie, time per stage."""
+"""The summary at the end of a run: scores beside those of the untuned model, where files lie, seconds per stage."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from rich.table import Table
 
 from falcon_job.files import read_json
 from falcon_job.params import Params
+from falcon_job.pipeline import STAGES
 from falcon_job.workspace import Workspace
 
 SCORES = {
@@ -23,34 +24,42 @@ PLACES = {
     "reports": "reports",
     "export": "build/export",
 }
-STAGES = ("fetch", "preprocess", "baseline", "train", "evaluate", "export")
 
 
 def print_summary(params: Params, workspace: Workspace) -> None:
-    """Print the results of the last run; what is missing is left out."""
+    """Print the results of the last run, and leave out what there is not."""
     console = Console(highlight=False)
-    tuned = _read(workspace, "reports/eval.json")
-    untuned = _read(workspace, "reports/baseline.json")
+    untuned, tuned = (_read(workspace, f"reports/{name}.json") for name in ("baseline", "eval"))
     total = (tuned or untuned).get("total")
     questions = f" on {total:.0f} dev questions" if total else ", not scored yet"
     console.print(f"{params.model.source} ({params.model.precision}){questions}", soft_wrap=True)
-    scores = Table()
-    for heading in ("percent", "untuned", "tuned"):
-        scores.add_column(heading, justify="left" if heading == "percent" else "right")
-    for key, name in SCORES.items():
-        if key in tuned or key in untuned:
-            scores.add_row(name, *(f"{numbers[key]:.2f}" if key in numbers else "-" for numbers in (untuned, tuned)))
+    scores = _score_table(untuned, tuned)
     if scores.row_count:
         console.print(scores)
     for name, place in PLACES.items():
         if workspace.path(place).exists():
             console.print(f"{name:<16}{place}")
+    console.print(f"{'seconds':<16}{_seconds(workspace)}", soft_wrap=True)
+
+
+def _score_table(untuned: dict[str, Any], tuned: dict[str, Any]) -> Table:
+    table = Table()
+    for heading in ("percent", "untuned", "tuned"):
+        table.add_column(heading, justify="left" if heading == "percent" else "right")
+    for key, name in SCORES.items():
+        if key in tuned or key in untuned:
+            table.add_row(name, *(f"{numbers[key]:.2f}" if key in numbers else "-" for numbers in (untuned, tuned)))
+    return table
+
+
+def _seconds(workspace: Workspace) -> str:
+    """Return how long each stage took when it last ran: "fetch 0.1, preprocess 1.1"."""
     times = {stage: _read(workspace, f"scratch/times/{stage}.json").get("seconds") for stage in STAGES}
-    known = [f"{stage} {seconds:.1f}" for stage, seconds in times.items() if seconds is not None]
-    console.print(f"{'seconds':<16}{', '.join(known)}", soft_wrap=True)
+    return ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in times.items() if seconds is not None)
 
 
 def _read(workspace: Workspace, relative: str) -> dict[str, Any]:
+    """Read a JSON file of the workspace; {} if there is none."""
     path = workspace.path(relative)
     numbers: dict[str, Any] = read_json(path) if path.is_file() else {}
     return numbers

@@ -1,4 +1,4 @@
-"""`falcon-job baseline`: score the untuned model with the code that scores the tuned one.
+"""`falcon-job baseline`: score the untuned model with the same code as the tuned one.
 
 Reads build/dataset and build/base.json; writes build/baseline/ and reports/baseline.json.
 """
@@ -14,10 +14,10 @@ from falcon_job.workspace import Workspace
 
 
 def baseline(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Answer dev with the base model alone."""
+    """Answer dev with the base model, without an adapter."""
     base_folder = locate(workspace)
     model = load_base(base_folder, params.model.precision, choose_device(machine))
-    replies, numbers = score_dev(model, base_folder, params, machine, workspace)
+    scored, numbers = score_dev(model, base_folder, params, machine, workspace)
     with new_folder(workspace.build / "baseline") as folder:
-        write_official_files(replies, folder)
+        write_official_files(scored, folder)
     write_json(workspace.reports / "baseline.json", numbers)

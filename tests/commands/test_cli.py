@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from falcon_job import __version__
-from falcon_job.cli import STAGES, cli
+from falcon_job.cli import cli
+from falcon_job.pipeline import STAGES
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {

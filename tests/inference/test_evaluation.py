@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_job.inference.evaluation import answerability, evaluate_replies, samples, threshold_curve
+from falcon_job.inference.evaluation import answerability, evaluation_report, samples, score_replies, threshold_curve
 from falcon_job.inference.replies import Reply
+from falcon_job.qa.metric import official_scores
 from falcon_job.tokens.dataset import EncodedQuestion
 from tests.inference.finished_run import mean, official
 
@@ -46,12 +47,16 @@ def many_replies(draw):
     ]
 
 
+def report(replies):
+    return evaluation_report(score_replies(replies))
+
+
 def golds(replies):
     return {r.question.id: r.question.answers for r in replies}
 
 
 def test_the_keys_are_those_of_the_contract():
-    numbers = evaluate_replies(REPLIES)
+    numbers = report(REPLIES)
     assert set(numbers) == KEYS
     assert set(numbers["oracle"]) == ORACLE_KEYS
     assert set(numbers["exact_ci"]) == set(numbers["f1_ci"]) == {"low", "high"}
@@ -59,7 +64,7 @@ def test_the_keys_are_those_of_the_contract():
 
 
 def test_numbers_of_a_small_example_worked_by_hand():
-    numbers = evaluate_replies(REPLIES)
+    numbers = report(REPLIES)
     assert numbers["exact"] == pytest.approx(100 * 2 / 6)
     assert numbers["f1"] == pytest.approx(100 * 2.5 / 6)
     assert (numbers["has_ans_exact"], numbers["has_ans_f1"], numbers["has_ans_total"]) == (25, 37.5, 4)
@@ -75,8 +80,8 @@ def test_numbers_of_a_small_example_worked_by_hand():
 
 @settings(max_examples=40, deadline=None)
 @given(many_replies())
-def test_numbers_equal_a_second_scoring_of_the_answers(replies):
-    numbers = evaluate_replies(replies)
+def test_numbers_equal_those_of_a_second_implementation(replies):
+    numbers = report(replies)
     scores = official({r.question.id: r.answer for r in replies}, golds(replies))
     groups = {"": list(scores), "has_ans_": [], "no_ans_": []}
     for r in replies:
@@ -96,6 +101,15 @@ def test_numbers_equal_a_second_scoring_of_the_answers(replies):
     assert numbers["always_abstain_f1"] == pytest.approx(mean(list(silent.values()), 1))
 
 
+@settings(max_examples=40, deadline=None)
+@given(many_replies())
+def test_the_oracle_is_the_official_score_of_the_written_files(replies):
+    forced = {r.question.id: r.forced for r in replies}
+    na_prob = {r.question.id: r.no_answer_probability for r in replies}
+    official_numbers = official_scores(forced, na_prob, golds(replies))
+    assert report(replies)["oracle"] == {key: official_numbers[key] for key in ORACLE_KEYS}
+
+
 def best_over_thresholds(replies, column):
     """Try every cut in the order of probabilities, ties in the order of the replies, as the official script does."""
     ordered = sorted(replies, key=lambda r: r.no_answer_probability)
@@ -108,17 +122,17 @@ def best_over_thresholds(replies, column):
 
 
 def test_an_interval_is_over_passages_and_the_same_each_time():
-    numbers = evaluate_replies(REPLIES)
-    assert numbers == evaluate_replies(REPLIES)
+    numbers = report(REPLIES)
+    assert numbers == report(REPLIES)
     assert numbers["exact_ci"]["low"] < numbers["exact"] < numbers["exact_ci"]["high"]
     one_passage = [reply(str(i), ["Oslo"], "Oslo" if i % 2 else "Turku", 0.1) for i in range(6)]
-    assert evaluate_replies(one_passage)["exact_ci"] == {"low": 50, "high": 50}
+    assert report(one_passage)["exact_ci"] == {"low": 50, "high": 50}
 
 
 @settings(max_examples=20, deadline=None)
 @given(many_replies())
-def test_the_threshold_curve_is_the_official_score_of_forced_answers_at_each_threshold(replies):
-    curve = threshold_curve(replies)
+def test_the_threshold_curve_scores_forced_answers_at_each_threshold(replies):
+    curve = threshold_curve(score_replies(replies))
     assert [point["threshold"] for point in curve] == [i / 20 for i in range(21)]
     for point in curve[::5]:
         said = {r.question.id: "" if r.no_answer_probability > point["threshold"] else r.forced for r in replies}
@@ -127,7 +141,7 @@ def test_the_threshold_curve_is_the_official_score_of_forced_answers_at_each_thr
 
 
 def test_the_threshold_curve_ends_where_nobody_abstains():
-    last = threshold_curve(REPLIES)[-1]
+    last = threshold_curve(score_replies(REPLIES))[-1]
     forced = official({r.question.id: r.forced for r in REPLIES}, golds(REPLIES))
     assert last == {
         "threshold": 1.0,
@@ -137,7 +151,7 @@ def test_the_threshold_curve_ends_where_nobody_abstains():
 
 
 def test_answerability_counts_answers_given_against_answers_that_exist():
-    rows = [(row["actual"], row["predicted"]) for row in answerability(REPLIES)]
+    rows = [(row["actual"], row["predicted"]) for row in answerability(score_replies(REPLIES))]
     assert rows == [
         ("answerable", "answerable"),
         ("answerable", "answerable"),
@@ -149,7 +163,7 @@ def test_answerability_counts_answers_given_against_answers_that_exist():
 
 
 def test_samples_are_sorted_into_right_wrong_and_wrongly_abstained():
-    kinds = {kind: [sample["id"] for sample in found] for kind, found in samples(REPLIES).items()}
+    kinds = {kind: [sample["id"] for sample in found] for kind, found in samples(score_replies(REPLIES)).items()}
     assert kinds == {
         "right": ["right", "rightly abstained"],
         "wrong": ["half", "wrong", "answered in vain"],
@@ -159,7 +173,7 @@ def test_samples_are_sorted_into_right_wrong_and_wrongly_abstained():
 
 def test_samples_hold_what_a_reader_needs_and_stay_few():
     many = [reply(str(i), ["Oslo"], "Turku", 0.1, passage=i) for i in range(50)]
-    (sample, *others) = samples(many)["wrong"]
+    (sample, *others) = samples(score_replies(many))["wrong"]
     assert len(others) < 10
     assert sample == {
         "id": "0",

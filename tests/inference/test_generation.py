@@ -97,7 +97,7 @@ def test_batched_answers_equal_those_to_single_prompts(workspace, model, encoder
 
 
 @pytest.mark.parametrize("kind", ["falcon-7b", "falcon-40b", "llama"])
-def test_batched_answers_of_each_architecture_equal_those_to_single_prompts(encoder, prompts, kind):
+def test_batches_of_each_architecture_answer_as_single_prompts(encoder, prompts, kind):
     expected = [alone(untaught(kind, encoder).eval(), encoder, prompt) for prompt in prompts[::3]]
     assert Generator(untaught(kind, encoder), encoder, NEW_TOKENS, 600).answers(prompts[::3]) == expected
     assert len(set(expected)) > 3
@@ -141,7 +141,7 @@ def test_a_batch_stays_within_its_tokens(model, encoder, prompts):
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 300, 8192])
-def test_no_answer_probability_is_the_product_of_token_probabilities(workspace, encoder, prompts, tokens_per_batch):
+def test_no_answer_probability_is_the_product_over_its_tokens(workspace, encoder, prompts, tokens_per_batch):
     found = Generator(base_of(workspace), encoder, NEW_TOKENS, tokens_per_batch).no_answer_probabilities(prompts)[::4]
     oracle = base_of(workspace)
     expected = [probability_alone(oracle, encoder, prompt) for prompt in prompts[::4]]
@@ -156,9 +156,9 @@ def test_no_answer_probability_of_grouped_heads_equals_the_product(encoder, prom
     assert found == pytest.approx([probability_alone(oracle, encoder, p) for p in prompts[:6]], rel=1e-4)
 
 
-def test_logits_that_are_no_numbers_stop_the_run(model, encoder, prompts):
+def test_logits_that_are_not_finite_stop_the_run(model, encoder, prompts):
     model.lm_head.register_forward_hook(lambda module, args, output: output * float("nan"))
-    with pytest.raises(JobError, match=r"nan.*bf16 or fp32") as caught:
+    with pytest.raises(JobError, match=r"not finite \(nan\): set model.precision to bf16 or fp32") as caught:
         Generator(model, encoder, NEW_TOKENS, 8192).no_answer_probabilities(prompts[:2])
     assert caught.value.exit_code == 1
 
@@ -172,7 +172,7 @@ def test_forced_answers_are_guesses_where_the_model_abstains(model, encoder, pro
 
 
 @pytest.mark.parametrize("text", ["unanswerable", "Unanswerable", "UNANSWERABLE.", "", " ", "\n", "\nunanswerable"])
-def test_forced_answers_are_never_empty_or_the_phrase_in_any_spelling(model, encoder, prompts, text):
+def test_forced_answers_are_never_empty_or_a_spelling_of_the_phrase(model, encoder, prompts, text):
     say(model, encoder, text)
     generator = Generator(model, encoder, 20, 8192)
     assert generator.answers(prompts[:3]) == ["", "", ""]
@@ -217,7 +217,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_what_the_base_was_published_with_does_not_leak_into_answers(tmp_path, encoder, prompts, adapted):
+def test_published_generation_settings_do_not_change_the_answers(tmp_path, encoder, prompts, adapted):
     workspace = fresh_copy(tmp_path, finished_run().workspace)
 
     def answers():

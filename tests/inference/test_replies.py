@@ -37,7 +37,7 @@ def test_each_question_gets_one_reply_in_order_of_first_appearance(rows, replies
     assert len(replies) < sum(len(row.questions) for row in rows), "some stand in several windows"
 
 
-def test_the_window_least_sure_of_no_answer_speaks(rows, replies, generator):
+def test_the_window_with_the_lowest_no_answer_probability_is_chosen(rows, replies, generator):
     several = 0
     for reply in replies:
         asked = windows_of(rows)[reply.question.id]
@@ -51,18 +51,18 @@ def test_the_window_least_sure_of_no_answer_speaks(rows, replies, generator):
     assert several >= 5
 
 
-def test_the_order_of_windows_does_not_decide_who_speaks(rows, replies, generator):
+def test_the_order_of_windows_does_not_decide_which_is_chosen(rows, replies, generator):
     def by_question(found):
         return {reply.question.id: (reply.answer, reply.context) for reply in found}
 
     assert by_question(reply_to(rows[::-1], generator, extractive=False)) == by_question(replies)
-    speaking = {reply.question.id: reply.context for reply in replies}
+    chosen = {reply.question.id: reply.context for reply in replies}
     last_passage = [asked for asked in windows_of(rows).values() if len(asked) > 1]
-    places = {[row.context for row, _ in asked].index(speaking[asked[0][1].id]) for asked in last_passage}
+    places = {[row.context for row, _ in asked].index(chosen[asked[0][1].id]) for asked in last_passage}
     assert places != {len(last_passage[0]) - 1}, "a rule that takes the last window would pass otherwise"
 
 
-def test_the_forced_answer_is_the_answer_or_where_there_is_none_a_guess(replies):
+def test_the_forced_answer_is_the_answer_or_a_guess_after_an_abstention(replies):
     assert {bool(reply.answer) for reply in replies} == {True, False}
     for reply in replies:
         assert reply.forced

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from falcon_job.errors import JobError
 from falcon_job.inference import verification
 from falcon_job.inference.bundle import PROMPT_FILE
-from falcon_job.inference.verification import answer_logits, check_package, merge, sample_trees
+from falcon_job.inference.verification import answer_logits, sample_passages, verify_bundle, write_merged_model
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.sources.base_model import locate
 from falcon_job.tokens.dataset import Split, write_split
@@ -26,14 +27,14 @@ def workspace(tmp_path):
 
 
 @pytest.fixture
-def rows(workspace):
-    return sample_trees(workspace, 6)
+def passages(workspace):
+    return sample_passages(workspace, 6)
 
 
 @pytest.fixture
-def package(workspace):
+def bundle(workspace):
     """A copy of the adapter with tokenizer and prompt, as an export holds them."""
-    folder = workspace.root / "package"
+    folder = workspace.root / "bundle"
     shutil.copytree(workspace.adapter, folder)
     load_tokenizer(workspace.data / "tiny").save_pretrained(folder)
     (folder / PROMPT_FILE).write_text(json.dumps(dataclasses.asdict(TEMPLATES["squad-v2"])))
@@ -46,36 +47,36 @@ def change(path, work):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def test_answer_logits_are_those_of_the_plain_model(workspace, rows):
+def test_answer_logits_are_those_of_the_plain_model(workspace, passages):
     model = base_of(workspace)
-    found = answer_logits(model, rows)
-    questions = [(row, question) for row in rows for question in row.questions]
-    for (row, question), logits in zip(questions, found, strict=True):
-        ids = [*row.prefix_ids, *question.prompt_ids, *question.answer_ids]
+    found = answer_logits(model, passages)
+    questions = [(passage, question) for passage in passages for question in passage.questions]
+    for (passage, question), logits in zip(questions, found, strict=True):
+        ids = [*passage.prefix_ids, *question.prompt_ids, *question.answer_ids]
         with torch.no_grad():
             whole = model(input_ids=torch.tensor([ids])).logits[0]
         start = len(ids) - len(question.answer_ids)
         torch.testing.assert_close(logits, whole[start - 1 : -1], rtol=1e-4, atol=1e-4)
 
 
-def test_samples_are_whole_passages_of_validation(workspace, rows):
+def test_samples_are_whole_passages_of_validation(workspace, passages):
     split = Split(workspace.dataset / "validation.arrow")
-    assert rows == [split[i] for i in range(len(rows))]
-    assert sum(len(row.questions) for row in rows[:-1]) < 6
+    assert passages == [split[i] for i in range(len(passages))]
+    assert sum(len(passage.questions) for passage in passages[:-1]) < 6
 
 
 def test_samples_are_of_train_where_there_is_no_validation(workspace):
     write_split(workspace.dataset / "validation.arrow", [])
-    rows = sample_trees(workspace, 2)
-    assert rows == [Split(workspace.dataset / "train.arrow")[0]]
+    passages = sample_passages(workspace, 2)
+    assert passages == [Split(workspace.dataset / "train.arrow")[0]]
 
 
-def test_a_true_copy_has_no_difference_and_the_base_comes_back_bare(workspace, rows, package):
+def test_a_true_copy_has_no_difference_and_the_base_comes_back_bare(workspace, passages, bundle):
     base = base_of(workspace)
-    before = answer_logits(base, rows)
-    assert check_package(package, workspace.adapter, base, rows) == 0
-    assert all(torch.equal(a, b) for a, b in zip(before, answer_logits(base, rows), strict=True))
-    adapted = answer_logits(load_adapter(base, workspace.adapter), rows)
+    before = answer_logits(base, passages)
+    assert verify_bundle(bundle, workspace.adapter, base, passages) == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, answer_logits(base, passages), strict=True))
+    adapted = answer_logits(load_adapter(base, workspace.adapter), passages)
     assert not torch.equal(before[0], adapted[0]), "the adapter says something else than the base"
 
 
@@ -88,10 +89,10 @@ def test_a_true_copy_has_no_difference_and_the_base_comes_back_bare(workspace, r
     ],
     ids=["one weight", "zeros", "nan"],
 )
-def test_other_weights_are_found(workspace, rows, package, work):
-    change(package / "adapter_model.safetensors", work)
-    with pytest.raises(JobError, match="reloaded adapter's logits differ") as caught:
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+def test_other_weights_are_found(workspace, passages, bundle, work):
+    change(bundle / "adapter_model.safetensors", work)
+    with pytest.raises(JobError, match="exported adapter's logits differ") as caught:
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
     assert caught.value.exit_code == 1
 
 
@@ -103,83 +104,83 @@ def test_other_weights_are_found(workspace, rows, package, work):
     ],
     ids=["one missing", "one too many"],
 )
-def test_missing_and_foreign_weights_are_found(workspace, rows, package, work):
-    change(package / "adapter_model.safetensors", work)
-    with pytest.raises(JobError, match=r"copied adapter cannot be loaded.*without a match"):
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+def test_missing_and_foreign_weights_are_found(workspace, passages, bundle, work):
+    change(bundle / "adapter_model.safetensors", work)
+    with pytest.raises(JobError, match=r"exported adapter cannot be loaded.*without a match"):
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
 
 
 @pytest.mark.parametrize("size", [0, 7, 500])
-def test_a_file_cut_short_is_found(workspace, rows, package, size):
-    path = package / "adapter_model.safetensors"
+def test_a_file_cut_short_is_found(workspace, passages, bundle, size):
+    path = bundle / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(JobError, match="copied adapter cannot be loaded") as caught:
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+    with pytest.raises(JobError, match="exported adapter cannot be loaded") as caught:
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
     assert caught.value.exit_code == 1
 
 
-def test_another_scale_in_the_copied_configuration_is_found(workspace, rows, package):
-    path = package / "adapter_config.json"
+def test_another_scale_in_the_copied_configuration_is_found(workspace, passages, bundle):
+    path = bundle / "adapter_config.json"
     path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
     with pytest.raises(JobError, match="logits differ"):
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
 
 
-def test_another_prompt_is_found(workspace, rows, package):
-    (package / PROMPT_FILE).write_text(json.dumps(dataclasses.asdict(TEMPLATES["seed"])))
-    with pytest.raises(JobError, match=f"other tokens for question {rows[0].questions[0].id}"):
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+def test_another_prompt_is_found(workspace, passages, bundle):
+    (bundle / PROMPT_FILE).write_text(json.dumps(dataclasses.asdict(TEMPLATES["seed"])))
+    with pytest.raises(JobError, match=f"other tokens than preprocess for question {passages[0].questions[0].id!r}"):
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
 
 
-def test_another_tokenizer_is_found(workspace, rows, package):
-    content = json.loads((package / "tokenizer.json").read_text())
+def test_another_tokenizer_is_found(workspace, passages, bundle):
+    content = json.loads((bundle / "tokenizer.json").read_text())
     content["model"]["merges"] = content["model"]["merges"][:10]
-    (package / "tokenizer.json").write_text(json.dumps(content))
+    (bundle / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
-        check_package(package, workspace.adapter, base_of(workspace), rows)
+        verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.5)])
-def test_a_merged_model_loads_alone_and_equals_base_and_adapter(workspace, rows, precision, tolerance):
+def test_a_merged_model_loads_alone_and_equals_base_and_adapter(workspace, passages, precision, tolerance):
     target = workspace.dist / "merged"
-    drift = merge(locate(workspace), workspace.adapter, target, precision, rows)
-    assert drift < verification.MERGE_DRIFT[precision]
+    drift = write_merged_model(locate(workspace), workspace.adapter, target, precision, passages, CPU)
+    assert drift < PRECISIONS[precision].merge_drift
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     merged = AutoModelForCausalLM.from_pretrained(target).eval()
     assert merged.dtype == dtype
-    adapted = answer_logits(load_adapter(base_of(workspace, precision), workspace.adapter), rows)
+    adapted = answer_logits(load_adapter(base_of(workspace, precision), workspace.adapter), passages)
     assert not any("lora" in name for name, _ in merged.named_parameters())
-    for a, b in zip(answer_logits(merged, rows), adapted, strict=True):
+    for a, b in zip(answer_logits(merged, passages), adapted, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
-    assert AutoTokenizer.from_pretrained(target).decode(rows[0].prefix_ids).startswith("Passage:")
+    assert AutoTokenizer.from_pretrained(target).decode(passages[0].prefix_ids).startswith("Passage:")
     assert {path.stat().st_mode & 0o777 for path in target.iterdir()} == {0o644}
 
 
-def test_a_merged_model_stops_by_itself_and_takes_over_no_sampling(workspace, rows):
+def test_a_merged_model_stops_by_itself_and_takes_over_no_sampling(workspace, passages):
     settings = {"do_sample": False, "temperature": 9.0, "repetition_penalty": 9.0, "eos_token_id": 5}
     (workspace.data / "tiny" / "generation_config.json").write_text(json.dumps(settings))
     target = workspace.dist / "merged"
-    merge(workspace.data / "tiny", workspace.adapter, target, "fp32", rows)
+    write_merged_model(workspace.data / "tiny", workspace.adapter, target, "fp32", passages, CPU)
     tokenizer, merged = AutoTokenizer.from_pretrained(target), AutoModelForCausalLM.from_pretrained(target)
     assert merged.generation_config.eos_token_id == tokenizer.eos_token_id
     assert merged.generation_config.repetition_penalty in (None, 1.0)
-    row = Split(workspace.dataset / "dev.arrow")[0]
-    output = merged.generate(torch.tensor([[*row.prefix_ids, *row.questions[0].prompt_ids]]), max_new_tokens=50)
+    passage = Split(workspace.dataset / "dev.arrow")[0]
+    output = merged.generate(torch.tensor([[*passage.prefix_ids, *passage.questions[0].prompt_ids]]), max_new_tokens=50)
     assert output[0, -1] == tokenizer.eos_token_id
 
 
-def test_a_4_bit_run_merges_onto_16_bit_weights(workspace, rows):
+def test_a_4_bit_run_merges_onto_16_bit_weights(workspace, passages):
     target = workspace.dist / "merged"
-    drift = merge(locate(workspace), workspace.adapter, target, "nf4", rows)
-    assert 0 < drift <= verification.MERGE_DRIFT["nf4"], "the quantization is part of it"
+    drift = write_merged_model(locate(workspace), workspace.adapter, target, "nf4", passages, CPU)
+    assert 0 < drift <= PRECISIONS["nf4"].merge_drift, "the quantization is part of it"
     merged = load_base(target, "bf16", CPU)
     expected = load_adapter(base_of(workspace, "bf16"), workspace.adapter)
-    for a, b in zip(answer_logits(merged, rows), answer_logits(expected, rows), strict=True):
+    for a, b in zip(answer_logits(merged, passages), answer_logits(expected, passages), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0.5)
 
 
 @pytest.mark.parametrize("value", [5.0, float("nan")])
-def test_a_broken_merge_is_refused_and_leaves_nothing(workspace, rows, monkeypatch, value):
+def test_a_broken_merge_is_refused_and_leaves_nothing(workspace, passages, monkeypatch, value):
     write_adapter(workspace, finished_run().params)
     honest = verification.load_adapter
 
@@ -196,7 +197,7 @@ def test_a_broken_merge_is_refused_and_leaves_nothing(workspace, rows, monkeypat
         return adapted
 
     monkeypatch.setattr(verification, "load_adapter", load_and_break)
-    with pytest.raises(JobError, match=r"export.merge: .* drift by .* set export.merge to false") as caught:
-        merge(locate(workspace), workspace.adapter, workspace.dist / "merged", "fp32", rows)
+    with pytest.raises(JobError, match=r"answers differently.* changes by .* set export.merge to false") as caught:
+        write_merged_model(locate(workspace), workspace.adapter, workspace.dist / "merged", "fp32", passages, CPU)
     assert caught.value.exit_code == 1
     assert list(workspace.dist.iterdir()) == []

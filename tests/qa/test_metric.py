@@ -1,5 +1,4 @@
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,15 @@ from torchmetrics.functional.text import squad
 
 import falcon_job
 from falcon_job.errors import InputError
-from falcon_job.qa.metric import confidence_interval, normalize_answer, question_scores, score
+from falcon_job.qa.metric import (
+    AnswerScore,
+    confidence_interval,
+    means,
+    normalize_answer,
+    official_scores,
+    question_scores,
+    score_answer,
+)
 
 WORDS = ["the", "A", "an", "Cat", "cat", "dog!", "U.S.", "...", "Caf\u00e9", "\u2014", "red-hot", "1066"]
 texts = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
@@ -39,35 +46,26 @@ def test_normalization_lowers_and_drops_punctuation_and_articles(text: str, norm
     assert normalize_answer(text) == normal
 
 
-def test_question_scores_of_worked_examples() -> None:
-    predictions = {
-        "same": "The cat.",
-        "half": "black cat",
-        "best": "dog",
-        "kept": "",
-        "invented": "x",
-        "empty": "",
-    }
-    references = {
-        "same": ["cat"],
-        "half": ["cat sat"],
-        "best": ["cat", "Dog!"],
-        "kept": [],
-        "invented": [],
-        "empty": ["the", "cat"],
-    }
-    assert question_scores(predictions, references) == {
-        "same": (1, 1),
-        "half": (0, 0.5),
-        "best": (1, 1),
-        "kept": (1, 1),
-        "invented": (0, 0),
-        "empty": (0, 0),  # "the" is no gold answer: nothing is left of it
-    }
+@pytest.mark.parametrize(
+    ("answer", "golds", "exact", "f1"),
+    [
+        ("The cat.", ["cat"], 1, 1),
+        ("black cat", ["cat sat"], 0, 0.5),
+        ("dog", ["cat", "Dog!"], 1, 1),
+        ("", [], 1, 1),
+        ("x", [], 0, 0),
+        ("", ["the", "cat"], 0, 0),  # normalization leaves nothing of "the", so only "cat" counts
+        ("the", ["a", "..."], 1, 1),  # ... and nothing of any gold answer: the empty answer is right
+    ],
+)
+def test_scores_of_worked_examples(answer: str, golds: list[str], exact: float, f1: float) -> None:
+    assert score_answer(answer, golds) == AnswerScore(exact, f1, answered=answer != "", answerable=bool(golds))
 
 
-def test_only_gold_answers_without_words_ask_for_an_empty_answer() -> None:
-    assert question_scores({"q": "the"}, {"q": ["a", "..."]}) == {"q": (1, 1)}
+def test_scores_of_questions_come_in_the_order_of_the_references() -> None:
+    scores = question_scores({"b": "cat", "a": ""}, {"a": ["dog"], "b": ["cat"]})
+    assert list(scores) == ["a", "b"]
+    assert scores == {"a": score_answer("", ["dog"]), "b": score_answer("cat", ["cat"])}
 
 
 @settings(deadline=None)
@@ -79,20 +77,17 @@ def test_answerable_questions_score_as_in_torchmetrics(rows: dict[str, tuple[str
         [{"id": name, "prediction_text": text} for name, text in predictions.items()],
         [{"id": name, "answers": {"text": golds, "answer_start": []}} for name, golds in references.items()],
     )
-    scores = question_scores(predictions, references).values()
-    assert 100 * np.mean([exact for exact, _ in scores]) == pytest.approx(float(expected["exact_match"]))
-    assert 100 * np.mean([f1 for _, f1 in scores]) == pytest.approx(float(expected["f1"]))
-    numbers = score(predictions, dict.fromkeys(predictions, 0.0), references)
+    numbers = means(list(question_scores(predictions, references).values()))
     assert numbers["exact"] == pytest.approx(float(expected["exact_match"]))
     assert numbers["f1"] == pytest.approx(float(expected["f1"]))
 
 
-def test_score_of_a_worked_example_has_the_official_names_and_numbers() -> None:
+def test_a_worked_example_has_the_official_names_and_numbers() -> None:
     # By na_prob: "right" gains 1, "wrong" loses 1, "close" gains 0 exact and 2/3 F1, "silent" gains nothing.
     predictions = {"right": "cat", "wrong": "dog", "close": "red cat", "silent": ""}
     na_prob = {"right": 0.1, "wrong": 0.2, "close": 0.4, "silent": 0.9}
     references = {"right": ["cat"], "wrong": [], "close": ["cat"], "silent": []}
-    assert score(predictions, na_prob, references) == pytest.approx(
+    assert official_scores(predictions, na_prob, references) == pytest.approx(
         {
             "exact": 50,
             "f1": 100 * (1 + 0 + 2 / 3 + 1) / 4,
@@ -114,16 +109,16 @@ def test_score_of_a_worked_example_has_the_official_names_and_numbers() -> None:
 def test_an_answer_stands_at_the_threshold_and_falls_above_it() -> None:
     predictions, references = {"a": "cat", "b": "dog"}, {"a": ["cat"], "b": []}
     na_prob = {"a": 0.3, "b": 0.3000001}  # apart in double precision, all but equal in single
-    assert score(predictions, na_prob, references, threshold=0.3)["exact"] == 100
-    assert score(predictions, na_prob, references, threshold=0.2)["exact"] == 50
-    assert score(predictions, na_prob, references)["exact"] == 50
+    assert official_scores(predictions, na_prob, references, threshold=0.3)["exact"] == 100
+    assert official_scores(predictions, na_prob, references, threshold=0.2)["exact"] == 50
+    assert official_scores(predictions, na_prob, references)["exact"] == 50
 
 
 def test_questions_of_one_kind_give_numbers_of_that_kind_only() -> None:
-    unanswerable = score({"q": ""}, {"q": 0.5}, {"q": []})
+    unanswerable = official_scores({"q": ""}, {"q": 0.5}, {"q": []})
     assert {key.split("_")[0] for key in unanswerable} == {"exact", "f1", "total", "NoAns", "best"}
     assert (unanswerable["exact"], unanswerable["best_f1"], unanswerable["best_f1_thresh"]) == (100, 100, 0)
-    answerable = score({"q": "x"}, {"q": 0.5}, {"q": ["x"]})
+    answerable = official_scores({"q": "x"}, {"q": 0.5}, {"q": ["x"]})
     assert {key.split("_")[0] for key in answerable} == {"exact", "f1", "total", "HasAns", "best"}
     assert (answerable["exact"], answerable["best_f1"], answerable["best_f1_thresh"]) == (100, 100, 0.5)
 
@@ -140,13 +135,13 @@ def test_the_best_threshold_is_that_of_an_exhaustive_search(
     predictions = {name: prediction for name, (prediction, _, _) in rows.items()}
     references = {name: golds for name, (_, golds, _) in rows.items()}
     na_prob = {name: probability for name, (_, _, probability) in rows.items()}
-    numbers = score(predictions, na_prob, references)
-    for index, key in enumerate(("exact", "f1")):
+    numbers = official_scores(predictions, na_prob, references)
+    for key in ("exact", "f1"):
         by_threshold = {}
         for threshold in [0.0, *sorted(na_prob.values())]:
             decided = {name: "" if na_prob[name] > threshold else predictions[name] for name in rows}
             scores = question_scores(decided, references)
-            by_threshold[threshold] = 100 * np.mean([pair[index] for pair in scores.values()])
+            by_threshold[threshold] = 100 * np.mean([getattr(each, key) for each in scores.values()])
         best = max(by_threshold.values())
         assert numbers[f"best_{key}"] == pytest.approx(best)
         assert by_threshold[numbers[f"best_{key}_thresh"]] == pytest.approx(best)
@@ -159,92 +154,59 @@ def test_missing_and_unknown_ids_are_named(what: str) -> None:
         "na_prob": {"a": 0.0, "b": 0.0},
     }
     complete[what]["stranger"] = complete[what].pop("b")
-    with pytest.raises(InputError, match=rf"{what}: 1 question\(s\) without: 'b'; 1 unknown id\(s\): 'stranger'"):
-        score(complete["predictions"], complete["na_prob"], {"a": [], "b": []})
+    with pytest.raises(InputError) as caught:
+        official_scores(complete["predictions"], complete["na_prob"], {"a": [], "b": []})
+    assert caught.value.place == what
+    assert caught.value.problem == "lack 1 question(s) ('b') and hold 1 unknown question(s) ('stranger')"
 
 
-def test_a_probability_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InputError, match="na_prob of question 'q' is nan"):
-        score({"q": ""}, {"q": math.nan}, {"q": []})
+def test_a_probability_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(InputError, match="na_prob of question 'q' is nan: give a finite number"):
+        official_scores({"q": ""}, {"q": math.nan}, {"q": []})
 
 
 def test_no_questions_have_no_score() -> None:
     with pytest.raises(InputError, match="no questions"):
-        score({}, {}, {})
+        official_scores({}, {}, {})
     with pytest.raises(InputError, match="no questions"):
-        confidence_interval({}, {}, seed=0)
+        means([])
+    with pytest.raises(InputError, match="no questions"):
+        confidence_interval([], [], seed=0)
 
 
-def test_scoring_opens_no_socket_and_leaves_no_file(tmp_path: Path) -> None:
-    code = """
-import sys
-
-def refuse(event, arguments):
-    if event.startswith("socket.") and event != "socket.gethostname":
-        raise AssertionError(event)
-
-sys.addaudithook(refuse)
-from falcon_job.qa.metric import score
-print(score({"q": "x"}, {"q": 0.5}, {"q": ["x"]})["exact"])
-"""
-    unset = ("HF_", "HUGGINGFACE_", "XDG_")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
-    environment |= dict.fromkeys(("HOME", "TMPDIR"), str(tmp_path))
-    environment["PYTHONPATH"] = str(Path(falcon_job.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.returncode) == ("100.0\n", 0), done.stderr
-    assert list(tmp_path.rglob("*")) == []
-
-
-def test_question_scores_do_without_the_evaluate_library() -> None:
+def test_scoring_imports_no_heavy_library() -> None:
     code = (
-        "import sys; sys.modules['evaluate'] = None\n"
-        "from falcon_job.qa.metric import question_scores, confidence_interval\n"
-        "question_scores({'q': 'x'}, {'q': ['x']})\n"
-        "assert not {'datasets', 'torch', 'pyarrow'} & set(sys.modules)"
+        "import sys\n"
+        "from falcon_job.qa.metric import official_scores\n"
+        "official_scores({'q': 'x'}, {'q': 0.5}, {'q': ['x']})\n"
+        "assert not {'evaluate', 'datasets', 'torch', 'pyarrow'} & set(sys.modules)"
     )
     root = Path(falcon_job.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def test_the_interval_of_single_questions_is_that_of_the_binomial() -> None:
-    scores = {f"q{i}": float(i < 300) for i in range(1000)}
-    low, high = confidence_interval(scores, {name: name for name in scores}, seed=1)
+def test_the_interval_of_independent_questions_is_that_of_the_binomial() -> None:
+    low, high = confidence_interval([float(i < 300) for i in range(1000)], range(1000), seed=1)
     margin = 196 * math.sqrt(0.3 * 0.7 / 1000)  # percent
     assert low == pytest.approx(30 - margin, abs=0.4)
     assert high == pytest.approx(30 + margin, abs=0.4)
 
 
 def test_questions_that_share_their_passage_count_as_one() -> None:
-    scores = {f"q{i}": float(i % 2) for i in range(100)}
-    repeated = {f"{name}-{copy}": value for name, value in scores.items() for copy in range(7)}
-    single = confidence_interval(scores, {name: name for name in scores}, seed=3)
-    shared = confidence_interval(repeated, {name: name.split("-")[0] for name in repeated}, seed=3)
+    values = [float(i % 2) for i in range(100)]
+    single = confidence_interval(values, range(100), seed=3)
+    shared = confidence_interval(values * 7, [*range(100)] * 7, seed=3)
     assert shared == pytest.approx(single)
 
 
-def test_intervals_depend_on_the_seed_alone() -> None:
-    scores = {f"q{i}": i / 50 for i in range(50)}
-    passages = {f"q{i}": i % 7 for i in range(50)}
-    first = confidence_interval(scores, passages, seed=5)
-    assert confidence_interval(scores, passages, seed=5) == first
-    assert confidence_interval(scores, passages, seed=6) != first
-    assert first[0] < 100 * np.mean(list(scores.values())) < first[1]
+def test_an_interval_depends_on_its_seed() -> None:
+    values, passages = [i / 50 for i in range(50)], [i % 7 for i in range(50)]
+    first = confidence_interval(values, passages, seed=5)
+    assert confidence_interval(values, passages, seed=5) == first
+    assert confidence_interval(values, passages, seed=6) != first
+    assert first[0] < 100 * np.mean(values) < first[1]
 
 
 def test_differences_of_scores_have_an_interval_too() -> None:
-    differences = {f"q{i}": [-1.0, 0.0, 0.0, 1.0][i % 4] for i in range(400)}
-    low, high = confidence_interval(differences, {name: name for name in differences}, seed=0)
+    low, high = confidence_interval([-1.0, 0.0, 0.0, 1.0] * 100, range(400), seed=0)
     assert -12 < low < 0 < high < 12
-
-
-def test_a_score_without_a_passage_is_named() -> None:
-    with pytest.raises(InputError, match="'q2'"):
-        confidence_interval({"q1": 1.0, "q2": 0.0}, {"q1": 0}, seed=0)

@@ -69,7 +69,7 @@ def test_the_hub_reads_the_metadata():
     assert data.eval_results[0].dataset_name == "dev.json"
 
 
-def test_a_local_base_is_no_model_of_the_hub():
+def test_a_local_base_is_not_named_as_a_model_of_the_hub():
     assert ModelCard(card()).data.base_model is None
 
 
@@ -94,11 +94,11 @@ def test_the_prompt_is_shown_as_it_was_trained(template, closed_book, prompt):
     assert ("--context" in text) is not closed_book
 
 
-def test_provenance_is_told():
+def test_the_card_says_what_it_was_made_with():
     text = card()
     for word in (MADE["date"], MADE["commit"], "2.13.0", "falcon_job 0.1.0"):
         assert word in text
 
 
-def test_nothing_of_the_template_is_left():
+def test_no_placeholder_of_the_template_is_left():
     assert not re.search(r"{{|{%|None \|$", card(), re.MULTILINE)

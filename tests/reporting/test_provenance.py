@@ -63,7 +63,7 @@ def test_versions_and_date_are_those_of_this_run(clone):
     assert abs((datetime.now(UTC) - date).total_seconds()) < 60
 
 
-def test_neither_host_user_nor_path_is_told(clone):
+def test_it_names_no_host_and_no_path(clone):
     text = str(provenance(clone))
     assert str(clone) not in text
     assert platform.node() not in text

@@ -59,7 +59,7 @@ def test_only_the_untuned_model_is_shown_before_training(workspace, printed):
     assert "data/tiny (fp32) on 10 dev questions" in text
 
 
-def test_nothing_yet_is_no_error(printed):
+def test_a_clone_without_results_prints_no_scores(printed):
     text = printed()
     assert "data/tiny (fp32), not scored yet" in text
     assert "percent" not in text
@@ -75,7 +75,7 @@ def test_places_are_named_once_they_exist(workspace, printed):
     assert "build/adapter" not in text
 
 
-def test_time_is_told_a_stage_in_the_order_they_run(workspace, printed):
+def test_seconds_are_listed_in_the_order_of_the_stages(workspace, printed):
     for stage, seconds in [("train", 61.26), ("fetch", 0.5)]:
         write_json(workspace.scratch / "times" / f"{stage}.json", {"seconds": seconds})
     assert "fetch 0.5, train 61.3" in printed()

@@ -240,13 +240,13 @@ def test_4_bit_models_are_scored_by_the_same_code(tmp_path):
         ("data/tiny/tokenizer.json", evaluate, "tokenizer.json is not the file that build/base.json records"),
     ],
 )
-def test_a_missing_input_is_one_clear_error_and_nothing_is_written(tmp_path, missing, stage, message):
+def test_a_missing_input_is_one_error_and_nothing_is_written(tmp_path, missing, stage, message):
     run = finished_run()
     workspace = fresh_copy(tmp_path, run.workspace)
     before = sorted(workspace.root.rglob("*"))
     workspace.path(missing).unlink()
     with pytest.raises(InputError, match=message) as caught:
-        stage(run.params, workspace)
+        stage(run.params, Machine(), workspace)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     assert sorted([*workspace.root.rglob("*"), workspace.path(missing)]) == before
@@ -260,4 +260,4 @@ def test_a_changed_base_is_refused(tmp_path):
         file.write(b"\1" * 8)
     for stage in (baseline, evaluate):
         with pytest.raises(InputError, match=r"is not the file that build/base.json records"):
-            stage(run.params, workspace)
+            stage(run.params, Machine(), workspace)

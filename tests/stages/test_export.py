@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from falcon_job.errors import InputError, JobError
-from falcon_job.inference.verification import answer_logits, sample_trees
+from falcon_job.inference.verification import answer_logits, sample_passages
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.stages import export as stage
 from falcon_job.stages.evaluate import evaluate
 from falcon_job.stages.export import export
@@ -49,12 +51,12 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_the_package_holds_all_it_needs(exported):
+def test_the_bundle_holds_all_it_needs(exported):
     assert {path.name for path in exported.export.iterdir()} == FILES
     assert {path.stat().st_mode & 0o777 for path in exported.export.iterdir()} == {0o644}
 
 
-def test_sha256sum_accepts_the_package_and_notices_damage(exported, tmp_path):
+def test_sha256sum_accepts_the_bundle_and_notices_damage(exported, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(exported.export, copy)
     command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
@@ -64,14 +66,14 @@ def test_sha256sum_accepts_the_package_and_notices_damage(exported, tmp_path):
     assert subprocess.run(command, cwd=copy, capture_output=True, check=False).returncode == 1
 
 
-def test_the_lines_of_the_model_card_load_the_export_with_the_same_logits(exported, tmp_path, monkeypatch):
+def test_the_code_of_the_model_card_gives_the_same_logits(exported, tmp_path, monkeypatch):
     copy = tmp_path / "elsewhere"
     shutil.copytree(exported.export, copy)
     (code,) = re.findall(r"```python\n(.*?)```", (copy / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(exported.root)
     names: dict = {}
     exec(code.replace("FOLDER", str(copy)), names)
-    rows = sample_trees(exported, 4)
+    rows = sample_passages(exported, 4)
     expected = answer_logits(load_adapter(base_of(exported), exported.adapter), rows)
     for a, b in zip(answer_logits(names["model"].eval(), rows), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
@@ -119,7 +121,7 @@ def test_the_merged_model_needs_no_peft_and_its_hashes_are_reported(exported):
     assert merged["name"] == target.name
     assert merged["sha256"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in target.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= merged["sha256"].keys()
-    rows = sample_trees(exported, 4)
+    rows = sample_passages(exported, 4)
     expected = answer_logits(load_adapter(base_of(exported), exported.adapter), rows)
     found = answer_logits(AutoModelForCausalLM.from_pretrained(target).eval(), rows)
     for a, b in zip(found, expected, strict=True):
@@ -141,7 +143,7 @@ def test_a_quantized_run_is_exported_and_merged(workspace, precision):
     assert AutoModelForCausalLM.from_pretrained(workspace.dist / "tiny-squad-v2").dtype == torch.bfloat16
 
 
-def test_exporting_again_replaces_the_package(workspace):
+def test_exporting_again_replaces_the_bundle(workspace):
     export(finished_run().params, Machine(), workspace)
     (workspace.export / "left over").write_text("x")
     export(finished_run().params, Machine(), workspace)
@@ -164,7 +166,7 @@ def halve(path):
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, drop_a_weight, halve])
-def test_a_copy_damaged_on_the_way_is_no_export(workspace, monkeypatch, damage):
+def test_a_copy_damaged_on_the_way_is_not_exported(workspace, monkeypatch, damage):
     honest = shutil.copyfile
 
     def copy_badly(source, target):
@@ -181,7 +183,7 @@ def test_a_copy_damaged_on_the_way_is_no_export(workspace, monkeypatch, damage):
     assert not (workspace.reports / "export.json").exists()
 
 
-def test_the_tokenizer_of_another_model_is_no_export(workspace, monkeypatch):
+def test_the_tokenizer_of_another_model_is_not_exported(workspace, monkeypatch):
     honest = stage.load_tokenizer
 
     def load_another(folder):
@@ -193,19 +195,20 @@ def test_the_tokenizer_of_another_model_is_no_export(workspace, monkeypatch):
         return tokenizer
 
     monkeypatch.setattr(stage, "load_tokenizer", load_another)
-    with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
+    with pytest.raises(JobError, match="tokenizer and prompt give other tokens than preprocess"):
         export(finished_run().params, Machine(), workspace)
     assert not workspace.export.exists()
 
 
-def test_a_prompt_changed_since_preprocess_is_no_export(workspace):
-    with pytest.raises(JobError, match="tokenizer and prompt give other tokens"):
+def test_a_prompt_changed_since_preprocess_is_not_exported(workspace):
+    with pytest.raises(JobError, match="tokenizer and prompt give other tokens than preprocess"):
         export(make_params(prompt={"template": "seed"}), Machine(), workspace)
     assert not workspace.export.exists()
 
 
 def test_a_refused_merge_leaves_nothing_in_dist_and_no_report(workspace, monkeypatch):
-    monkeypatch.setitem(stage.merge.__globals__["MERGE_DRIFT"], "fp32", -1.0)
+    strict = dataclasses.replace(PRECISIONS["fp32"], merge_drift=-1.0)
+    monkeypatch.setitem(PRECISIONS, "fp32", strict)
     with pytest.raises(JobError, match=r"set export.merge to false"):
         export(make_params(export={"merge": True}), Machine(), workspace)
     assert list(workspace.dist.iterdir()) == []

@@ -39,7 +39,7 @@ def f1_of(guess: Guess, passages: Sequence[Passage]) -> float:
     """Return the mean F1 of a guess, in percent."""
     golds = {question.id: [a.text for a in question.answers] for passage in passages for question in passage.questions}
     answers = {question.id: guess(passage.text or "") for passage in passages for question in passage.questions}
-    return 100 * mean(f1 for _, f1 in question_scores(answers, golds).values())
+    return 100 * mean(score.f1 for score in question_scores(answers, golds).values())
 
 
 def rows(passages: Sequence[Passage], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
