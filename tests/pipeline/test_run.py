@@ -4,10 +4,8 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,7 +13,6 @@ import torch
 
 pytestmark = pytest.mark.pipeline
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ("build/predictions.json", "build/forced.json", "build/na_prob.json", "build/samples.json")
 LONG = 500
 """Epochs that no test waits for."""
@@ -243,43 +240,6 @@ def test_a_signal_to_a_stage_run_by_hand_stops_it(clone):
     stage.terminate()
     assert stage.wait(60) == 143
     assert "Traceback" not in clone.output()
-
-
-@pytest.mark.parametrize(
-    ("work", "said"),
-    [
-        pytest.param("stop(); time.sleep(60)", "143", id="at once"),
-        pytest.param(
-            "try: stop(); time.sleep(60)\n  finally: raise OSError", "143", id="an error of a library follows"
-        ),
-        pytest.param(
-            "try: stop(); time.sleep(60)\n  finally: stop(); stop(); print('clean')", "clean 143", id="repeated"
-        ),
-        pytest.param("Finalized(); stop(); time.sleep(60)", "143", id="the first is lost in a finalizer"),
-        pytest.param(
-            "try: stop(); time.sleep(60)\n  except BaseException: pass\n  stop(); time.sleep(60)", "143", id="caught"
-        ),
-        pytest.param("raise OSError", "OSError", id="an error without a signal"),
-    ],
-)
-def test_a_stage_stops_on_a_signal_whatever_happens_to_the_first_and_cleans_up_undisturbed(work, said):
-    code = f"""
-import os, signal, time
-from falcon_job.stages.running import _stopped_by_signals
-from falcon_job.errors import Stopped
-def stop(): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.01)
-class Finalized:
-  def __del__(self): stop()
-try:
- with _stopped_by_signals():
-  {work}
-except Stopped as stopped:
-  print(stopped.exit_code)
-except OSError:
-  print("OSError")
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == said.split(), done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts on fork")

@@ -18,7 +18,6 @@ from falcon_job.model.engine import FULL_PACK
 from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
 from falcon_job.sources.base_model import pin
-from falcon_job.stages.running import _out_of_memory_explained
 from falcon_job.stages.train import train
 from falcon_job.tokens.dataset import Split, write_split
 from falcon_job.training.callbacks import RunningLoss
@@ -318,16 +317,6 @@ def test_a_loss_that_is_no_number_stops_the_run_with_advice_and_no_adapter(works
         run(workspace, train={"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_ratio": 0.0, "epochs": 5})
 
     assert not workspace.adapter.exists()
-
-
-def test_a_gpu_that_is_too_small_is_an_error_that_says_which_setting_to_lower(workspace, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(PackedTrainer, "training_step", full)
-    message = "train does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower"
-    with pytest.raises(MachineError, match=message), _out_of_memory_explained("train"):
-        run(workspace)
 
 
 def test_packs_shorter_than_a_sequence_are_refused(workspace):
