@@ -95,10 +95,11 @@ def outputs(stage: str) -> dict[str, dict]:
     return {path: flags for kind in ("outs", "metrics", "plots") for path, flags in entries(stage, kind).items()}
 
 
-def test_stages_commands_and_modules_have_the_same_names():
+def test_a_stage_a_command_and_a_module_have_the_same_name():
     assert set(PIPELINE) == set(STAGES) == set(WRITES)
     for stage, described in PIPELINE.items():
         assert described["cmd"] == f"python -m falcon_job {stage}"
+        assert described["desc"] == STAGES[stage].removesuffix(".")
         assert (ROOT / "falcon_job" / "stages" / f"{stage}.py").is_file()
 
 
