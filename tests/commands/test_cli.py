@@ -160,7 +160,7 @@ def test_a_broken_params_file_gives_2_and_one_line(workspace, content, said):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_stage_without_the_files_of_the_one_before_gives_2_and_names_what_to_run(workspace):
+def test_a_stage_without_its_inputs_gives_2_and_names_what_to_run(workspace):
     done = job("preprocess", folder=workspace)
     assert done.returncode == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]

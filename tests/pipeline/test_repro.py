@@ -1,4 +1,4 @@
-"""`dvc repro` runs what a change can reach, and nothing else."""
+"""`dvc repro` runs the stages that a change affects, and no others."""
 
 import resource
 
@@ -14,7 +14,7 @@ def test_the_first_run_runs_every_stage_once(trained, ran):
     assert sorted(ran(trained.first_run)) == sorted(ALL)
 
 
-def test_the_first_run_writes_nothing_under_data_and_leaves_git_with_reports_only(trained):
+def test_the_first_run_changes_nothing_but_reports_and_the_lock_in_git(trained):
     changed = trained.clone.git("show", "--stat=200", "--name-only", "--format=").split()
     assert "dvc.lock" in changed
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in changed)
@@ -79,7 +79,7 @@ def test_an_edit_reruns_the_stages_that_list_its_room(clone, ran, file, stages):
     assert sorted(ran(clone.dvc("repro", "--dry"))) == sorted(stages)
 
 
-def test_going_back_to_old_params_brings_the_old_result_back_without_training(trained, experiment, tmp_path, ran):
+def test_old_params_bring_the_old_result_back_without_training(trained, experiment, tmp_path, ran):
     clone = experiment.clone.copy(tmp_path)
     results = ("build/adapter/adapter_model.safetensors", "reports/history.csv", "build/predictions.json")
     assert clone.read(results[0]) != trained.clone.read(results[0])

@@ -67,7 +67,7 @@ print([key for key in os.environ if key.endswith("TOKEN")], huggingface_hub.get_
 
 
 @pytest.mark.parametrize("given", [None, "", "elsewhere"])
-def test_compiled_kernels_stay_in_the_clone_unless_the_caller_says_otherwise(run_stage, tmp_path, given):
+def test_compiled_kernels_stay_in_the_clone_unless_set_otherwise(run_stage, tmp_path, given):
     work = """
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 print(cache_dir())
@@ -78,7 +78,7 @@ print(cache_dir())
 
 
 @pytest.mark.parametrize(("given", "deterministic"), [(None, True), ("1", True), ("0", False)])
-def test_kernels_are_chosen_without_benchmarks_unless_the_caller_says_otherwise(run_stage, given, deterministic):
+def test_kernels_are_chosen_without_benchmarks_unless_set_otherwise(run_stage, given, deterministic):
     work = """
 from torch._inductor import config
 print(config.deterministic)
@@ -101,7 +101,7 @@ print([os.path.realpath(f"/proc/self/fd/{file}") for file in os.listdir("/proc/s
     assert str(tmp_path / "scratch" / "etilqs") in done.stdout, done.stderr
 
 
-def test_a_clear_error_is_one_line_on_the_console_and_a_traceback_in_the_log(run_stage, tmp_path):
+def test_a_clear_error_is_one_line_and_its_traceback_is_in_the_log(run_stage, tmp_path):
     work = """
 from falcon_job.errors import InputError
 try:
