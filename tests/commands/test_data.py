@@ -217,7 +217,7 @@ def test_a_copy_that_fails_halfway_leaves_data_and_params_unchanged(workspace, o
 
 def test_if_dvc_fails_params_name_files_that_exist(workspace, own):
     (workspace.root / ".dvc" / "config").write_text("[core]\nnonsense = true\n")
-    with pytest.raises(JobError, match="`dvc commit --force data.dvc` failed") as failed:
+    with pytest.raises(JobError, match=r"`dvc commit --force data\.dvc` failed") as failed:
         import_data(workspace, **own)
     assert any("nonsense" in str(problem) for problem in failed.value.problems)
     dataset = load_params(workspace.params).dataset

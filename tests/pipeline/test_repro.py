@@ -79,6 +79,15 @@ def test_an_edit_reruns_the_stages_that_list_its_room(clone, ran, file, stages):
     assert sorted(ran(clone.dvc("repro", "--dry"))) == sorted(stages)
 
 
+def test_an_accepted_edit_reruns_nothing(clone, ran):
+    """As `make accept` does it."""
+    with (clone.root / "falcon_job/qa/metric.py").open("a") as code:
+        code.write("\n# a comment\n")
+    assert ran(clone.dvc("repro", "--dry"))
+    clone.dvc("commit", "--force")
+    assert not ran(clone.dvc("repro", "--dry"))
+
+
 def test_old_params_bring_the_old_result_back_without_training(trained, experiment, tmp_path, ran):
     clone = experiment.clone.copy(tmp_path)
     results = ("build/adapter/adapter_model.safetensors", "reports/history.csv", "build/predictions.json")
