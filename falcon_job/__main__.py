@@ -9,6 +9,6 @@ try:
         main()
 except ModuleNotFoundError as error:
     sys.exit(
-        f"Error: {sys.executable} lacks {error.name}: activate the environment (`. .venv/bin/activate`, on Windows "
-        "`.venv\\Scripts\\activate`), or make it with `make env`"
+        f"Error: {sys.executable} has no package {error.name}: activate the environment (`. .venv/bin/activate`, on "
+        "Windows `.venv\\Scripts\\activate`), or create it with `make env`"
     )

@@ -1,4 +1,4 @@
-"""The command line: one thin command each; heavy imports happen inside, so that --help is instant."""
+"""The command line: thin commands that import what they need when they run, so that --help is instant."""
 
 import logging
 import os
@@ -11,13 +11,23 @@ from falcon_job import __version__
 from falcon_job.errors import JobError, MachineError, Stopped
 from falcon_job.pipeline import STAGES
 
+EXIT_CODES = """\b
+Exit codes:
+  0         done
+  1         the run failed
+  2         bad params, data or usage
+  3         the job does not fit this machine
+  130, 143  stopped by a signal
+"""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(__version__)
 def cli() -> None:
     """Fine-tune Falcon models to answer questions about passages.
 
-    `falcon-job run` does all of it. The stages take no arguments: params.yaml holds all that changes a result.
+    `falcon-job run` runs the whole job. All settings that change a result are in params.yaml; those that only change
+    speed or memory are FALCON_JOB_* variables.
     """
 
 
@@ -27,17 +37,22 @@ def _stage_command(name: str, text: str) -> click.Command:
 
         run_stage(name)
 
-    return click.Command(name, callback=command, help=f"{text} (A stage; reads params.yaml.)")
+    more = f"A stage of the pipeline. `falcon-job run {name}` also runs the stages before it, if they are out of date."
+    return click.Command(name, callback=command, help=f"{text}\n\n{more}")
 
 
 for _name, _text in STAGES.items():
     cli.add_command(_stage_command(_name, _text))
 
 
-@cli.command()
-@click.argument("stage", required=False, type=click.Choice([*STAGES]))
+@cli.command(epilog=f"Stages: {', '.join(STAGES)}")
+@click.argument("stage", required=False, metavar="[STAGE]", type=click.Choice([*STAGES]))
 def run(stage: str | None) -> None:
-    """Run all stages that are stale (`dvc repro`), or those up to STAGE."""
+    """Run the stages that are out of date.
+
+    Without STAGE all of them; with STAGE this one and those it needs. Wraps `dvc repro`, and exits with the code of the
+    stage that failed.
+    """
     from falcon_job.commands.run import run as run_pipeline
 
     run_pipeline(stage)
@@ -45,7 +60,7 @@ def run(stage: str | None) -> None:
 
 @cli.command()
 def summary() -> None:
-    """Print the scores of the last run and where its files lie."""
+    """Print the scores of the last run and where its files are."""
     from falcon_job.params import load_params
     from falcon_job.reporting.summary import print_summary
     from falcon_job.workspace import Workspace
@@ -57,7 +72,10 @@ def summary() -> None:
 @cli.command()
 @click.argument("name", required=False)
 def preset(name: str | None) -> None:
-    """Write params.yaml from presets/NAME.yaml; without a name, list them."""
+    """Write params.yaml from a preset, or list the presets.
+
+    `falcon-job preset NAME` copies presets/NAME.yaml to params.yaml. What params.yaml held is lost.
+    """
     from falcon_job.commands.preset import list_presets, write_preset
     from falcon_job.workspace import Workspace
 
@@ -65,36 +83,48 @@ def preset(name: str | None) -> None:
         click.echo(list_presets(Workspace.find()), nl=False)
     else:
         write_preset(Workspace.find(), name)
-        click.echo(f"params.yaml is now preset {name}: `falcon-job run` runs it")
+        click.echo(f"Wrote preset {name} to params.yaml. Start it with `falcon-job run`.")
 
 
 @cli.command()
-@click.option("--train", required=True, metavar="FILE", help="Questions to train on.")
-@click.option("--dev", required=True, metavar="FILE", help="Questions to score, once, at the end.")
+@click.option("--train", required=True, metavar="FILE", help="The questions to train on.")
+@click.option("--dev", required=True, metavar="FILE", help="The questions to score the trained model on.")
 def data(train: str, dev: str) -> None:
-    """Bring in your own questions: validate, copy into data/, set params.yaml.
+    """Import your own questions.
 
-    SQuAD JSON (v1.1, v2.0), or flat rows or closed-book pairs in JSONL, Parquet or CSV.
+    Checks both files, copies them into data/ and sets dataset.train and dataset.dev in params.yaml. Nothing changes if
+    a file has errors.
+
+    \b
+    Formats:
+      .json            SQuAD v1.1 or v2.0
+      .jsonl .parquet  one row per question, as in squad_v2 of the Hub
+      .jsonl .csv      pairs of question and answer, without passages
     """
     from falcon_job.commands.data import import_data
     from falcon_job.workspace import Workspace
 
     import_data(Workspace.find(), train, dev)
-    click.echo("data/ holds your questions and params.yaml names them: `falcon-job run` trains on them")
+    click.echo("Copied your questions into data/ and set them in params.yaml. Train on them with `falcon-job run`.")
 
 
 @cli.command()
-@click.option("--from", "folder", type=click.Path(path_type=Path), help="Export or adapter. [default: this clone's]")
-@click.option("--context", type=click.Path(path_type=Path, dir_okay=False), help="File with the passage.")
-@click.option("--question", help="One question about it.")
-@click.option("--input", "questions", type=click.Path(path_type=Path, dir_okay=False), help="JSONL of questions.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an answer.")
+@click.option(
+    "--from", "folder", type=click.Path(path_type=Path), help="An export or an adapter. [default: this clone's]"
+)
+@click.option("--context", type=click.Path(path_type=Path, dir_okay=False), help="A text file with the passage.")
+@click.option("--question", help="One question about the passage.")
+@click.option(
+    "--input", "questions", type=click.Path(path_type=Path, dir_okay=False), help="A JSONL file of questions."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each answer as a JSON object.")
 def ask(
     folder: Path | None, context: Path | None, question: str | None, questions: Path | None, *, as_json: bool
 ) -> None:
-    """Answer questions with the trained model, which is loaded once.
+    """Answer questions with the trained model.
 
-    With --question one, with --input those of a file (rows of question and context), else whatever is typed.
+    Give one with --question, many with --input (each line an object with `question` and `context`), or neither to type
+    them, one per line. The model is loaded once.
     """
     from falcon_job.commands.ask import ask as ask_model
 
@@ -102,19 +132,24 @@ def ask(
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def doctor(*, as_json: bool) -> None:
-    """Check that the job runs on this machine, and say what to do where it does not."""
+    """Check whether the job can run on this machine.
+
+    Says for each problem how to solve it. Exits with 3 if there is a problem.
+    """
     try:
         from falcon_job.commands.doctor import doctor as examine
     except ImportError as error:
-        raise MachineError(f"{error}: its environment is not whole, `rm -rf .venv && make env` makes it anew") from None
+        raise MachineError(
+            f"The environment is incomplete ({error})", fix="make it again: `rm -rf .venv && make env`"
+        ) from None
     examine(as_json=as_json)
 
 
 def main() -> None:
-    """Run the command line; turn errors of ours into one message and their exit code."""
-    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log and warn of is for a stage's log file
+    """Run the command line. An error of ours becomes one message and its exit code."""
+    logging.getLogger().addHandler(logging.NullHandler())  # messages and warnings of libraries go to log files alone
     logging.captureWarnings(capture=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by libraries when they are imported

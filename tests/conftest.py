@@ -13,6 +13,6 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """Unpack data/ in a fresh clone; collecting some tests reads it."""
+    """Pull data/ in a fresh clone, because some tests read it when they are collected."""
     if not (ROOT / "data").exists():
         subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], cwd=ROOT, check=True)

@@ -63,12 +63,14 @@ def test_this_environment_is_the_locked_one():
     assert not differing
 
 
-def test_torch_is_plain_and_its_cuda_packages_are_left_to_the_build_that_is_found():
+def test_the_lock_names_no_build_of_torch_and_no_cuda_packages():
+    """The index of the machine decides which build is installed, and the build brings its CUDA packages."""
     assert "torch==2.13.0" in LINES
     assert not [line for line in LINES if OF_TORCH.match(line)]
 
 
-def test_pip_is_left_to_the_environment_since_on_windows_a_pip_that_runs_cannot_replace_itself():
+def test_the_lock_leaves_pip_out():
+    """On Windows, a running pip cannot replace itself."""
     assert not [line for line in LINES if canonicalize_name(Requirement(line).name) == "pip"]
 
 

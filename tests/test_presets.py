@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from falcon_job.machine import Machine
 from falcon_job.params import load_params
 
 PRESETS = sorted((Path(__file__).parents[1] / "presets").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_is_complete_and_says_in_its_first_line_what_it_is_for(path):
+def test_every_preset_is_complete_and_has_a_first_line(path):
     load_params(path)
 
     assert path.read_text(encoding="utf-8").startswith("# ")
@@ -31,6 +32,6 @@ def test_the_seed_preset_holds_the_original_recipe(tmp_path):
     assert (train.questions_per_step, train.logging_steps, train.save_total_limit) == (4, 25, 4)
     assert train.optimizer == "paged_adamw_8bit"
     bf16 = params.model_copy(update={"model": params.model.model_copy(update={"precision": "bf16"})})
-    arguments = training_arguments(bf16, steps_per_epoch=100, validate=True, folder=tmp_path)
+    arguments = training_arguments(bf16, Machine(), steps_per_epoch=100, validate=True, folder=tmp_path)
     assert (arguments.optim, arguments.warmup_steps, arguments.save_strategy) == ("paged_adamw_8bit", 15, "epoch")
     assert arguments.lr_scheduler_type == "cosine"

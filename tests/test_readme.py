@@ -11,7 +11,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", README + CONTRIBUTING, re.DOTALL))
 
 
-def test_every_make_target_that_is_shown_exists_and_every_target_has_a_help_line():
+def test_every_make_target_in_the_docs_exists_and_all_have_help():
     shown = set(re.findall(r"(?:^|`|\n)make ([a-z-]+)", CODE))
     phony = set(re.findall(r"^\.PHONY: (\S+)", MAKEFILE, re.MULTILINE))
     helped = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
@@ -20,7 +20,7 @@ def test_every_make_target_that_is_shown_exists_and_every_target_has_a_help_line
     assert phony == helped
 
 
-def test_every_command_that_is_shown_exists():
+def test_every_command_in_the_docs_exists():
     shown = set(re.findall(r"(?:falcon-job|-m falcon_job) ([a-z]+)", CODE))
 
     assert {"run", "ask"} <= shown <= set(cli.commands)
@@ -32,17 +32,17 @@ def test_the_table_of_presets_is_complete():
     }
 
 
-def test_every_param_that_is_named_exists():
+def test_every_param_in_the_docs_exists():
     groups = {name: set(field.annotation.model_fields) for name, field in Params.model_fields.items()}
     for group, key in re.findall(r"\b([a-z]+)\.([a-z_]+)\b", CODE):
         if group in groups and key not in ("py", "yaml", "json"):
             assert key in groups[group], f"{group}.{key}"
 
 
-def test_the_tree_starts_on_the_embedded_default():
+def test_params_yaml_is_the_demo_preset():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "demo.yaml").read_bytes()
 
 
-def test_lines_that_name_what_make_downloads_agree():
+def test_readme_and_makefile_agree_on_the_download():
     assert "3 GB" in README
     assert "3 GB" in MAKEFILE

@@ -1,4 +1,4 @@
-"""`make data TRAIN=... DEV=...`: put own question files into data/ and name them in params.yaml."""
+"""`falcon-job data`: copy the user's question files into data/ and set them in params.yaml."""
 
 import contextlib
 import io
@@ -12,24 +12,25 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from falcon_job.errors import InputError, JobError
+from falcon_job.errors import InputError, JobError, Problem
 from falcon_job.files import write_text
 from falcon_job.params import is_url, load_params
 from falcon_job.stages.locks import clear_dvc_locks, lock
 from falcon_job.workspace import Workspace
 
 DEMO_KEYS = ("remote", "push", "desc", "meta")
-"""What data.dvc says about the bundled demo and what is not true of own data."""
+"""Entries of data.dvc that hold only for the bundled demo, not for the user's own data."""
 
 
 def import_data(workspace: Workspace, train: str, dev: str) -> None:
     """Copy two question files into data/, record them in data.dvc and set them in params.yaml.
 
-    Nothing changes when a file is bad. Own data never goes to the bundled remote, which lies in Git.
+    Nothing changes when a file has errors. The data cannot get into the bundled remote, which is part of the Git
+    repository.
 
     Raises:
-        InputError: a file is missing or bad, or params.yaml is.
-        JobError: DVC failed, or a run is at work in the clone.
+        InputError: a file is missing, or it or params.yaml has errors.
+        JobError: DVC failed, or a run is in progress in the clone.
     """
     with lock(workspace, "run"):
         clear_dvc_locks(workspace)
@@ -47,8 +48,8 @@ def _import(workspace: Workspace, train: str, dev: str) -> None:
 
     if not workspace.data.is_dir():
         _dvc(workspace, "pull", "data.dvc")
-    # First, so that no `dvc push` ever meets own data that data.dvc still calls the demo.
-    _forget_demo(workspace.root / "data.dvc")
+    # Before data/ changes, so that `dvc push` can never send it to the bundled remote.
+    _remove_demo_entries(workspace.root / "data.dvc")
     _copy(sources, targets)
     _set_params(workspace.params, {split: target.name for split, target in targets.items()})
     _remove_older(targets)
@@ -56,20 +57,19 @@ def _import(workspace: Workspace, train: str, dev: str) -> None:
 
 
 def _local(workspace: Workspace, split: str, source: str) -> Path:
-    """Return the path of a local file."""
+    """Return the path of a question file on this machine."""
+    place = f"--{split} {source}"
     if is_url(source):
-        raise InputError(
-            f"{split.upper()}={source} is a URL and is not copied: "
-            f"set dataset.{split} and dataset.{split}_sha256 in {workspace.params} instead"
-        )
+        fix = f"set dataset.{split} and dataset.{split}_sha256 in {workspace.params} instead"
+        raise InputError("is a URL, and only files are copied", place=place, fix=fix)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise InputError(f"{split.upper()}={source}: no such file; name a question file, such as squad/train.json")
+        raise InputError("is not a file", place=place, fix="name a question file, such as squad/train.json")
     return path
 
 
 def _copy(sources: dict[str, Path], targets: dict[str, Path]) -> None:
-    """Copy each source to its target; all copies are complete before the first target changes."""
+    """Copy each source to its target, and replace the targets only once all copies are complete."""
     parts = {split: target.with_name(f"{target.name}.part") for split, target in targets.items()}
     try:
         for split, source in sources.items():
@@ -82,22 +82,22 @@ def _copy(sources: dict[str, Path], targets: dict[str, Path]) -> None:
 
 
 def _remove_older(targets: dict[str, Path]) -> None:
-    """Remove the files of earlier imports that had another suffix."""
+    """Remove files of earlier imports that have another suffix."""
     for split, target in targets.items():
         for older in target.parent.glob(f"{split}.*"):
             if older.stem == split and not older.samefile(target):
                 older.unlink()
 
 
-def _forget_demo(dvc_file: Path) -> None:
-    """Take the marks of the bundled demo out of data.dvc."""
+def _remove_demo_entries(dvc_file: Path) -> None:
+    """Remove from data.dvc what holds only for the bundled demo."""
     with _edit(dvc_file) as content:
         for key in DEMO_KEYS:
             content["outs"][0].pop(key, None)
 
 
 def _set_params(params: Path, names: dict[str, str]) -> None:
-    """Name files of data/ in params.yaml; DVC watches them there, so they need no sha256."""
+    """Set the files of data/ in params.yaml, without a sha256: DVC tracks what is in data/."""
     with _edit(params) as content:
         for split, name in names.items():
             content["dataset"][split] = f"data/{name}"
@@ -106,7 +106,7 @@ def _set_params(params: Path, names: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _edit(path: Path) -> Iterator[Any]:
-    """Change a YAML file in one step, keeping its comments and layout."""
+    """Yield the content of a YAML file; write back what the caller has changed, with the comments and layout kept."""
     text = path.read_text(encoding="utf-8")
     yaml = YAML()
     yaml.Representer = _Representer
@@ -121,7 +121,7 @@ def _edit(path: Path) -> Iterator[Any]:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes `null` in full; ruamel would leave the value blank."""
+    """Writes `null` where ruamel would write nothing."""
 
 
 _Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
@@ -131,10 +131,15 @@ def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run DVC in the clone.
 
     Raises:
-        JobError: it failed; the message holds what it said.
+        JobError: it failed; `problems` holds what it printed.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     run = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True)  # noqa: S603 - fixed arguments
     if run.returncode:
-        said = (run.stderr or run.stdout).strip()
-        raise JobError(f"`dvc {' '.join(arguments)}` failed; mend this and try again: {said}")
+        printed = [Problem(line) for line in (run.stderr or run.stdout).strip().splitlines()]
+        raise JobError(
+            "failed",
+            place=f"`dvc {' '.join(arguments)}`",
+            fix="solve what it reports here, and try again",
+            problems=printed,
+        )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from falcon_job.errors import InputError
+from falcon_job.errors import InputError, Problem
 from falcon_job.files import write_text
 from falcon_job.params import load_params
 from falcon_job.stages.locks import lock
@@ -10,7 +10,7 @@ from falcon_job.workspace import Workspace
 
 
 def list_presets(workspace: Workspace) -> str:
-    """Return a line for each preset: its name and the first line of its comment."""
+    """Return a line for each preset: its name and what it is for, the first line of its comment."""
     lines = []
     for name, file in _presets(workspace).items():
         first, _, _ = file.read_text(encoding="utf-8").partition("\n")
@@ -19,15 +19,16 @@ def list_presets(workspace: Workspace) -> str:
 
 
 def write_preset(workspace: Workspace, name: str) -> None:
-    """Write presets/NAME.yaml, once checked, to params.yaml.
+    """Check presets/NAME.yaml and copy it to params.yaml.
 
     Raises:
-        InputError: there is no such preset, or it is bad.
-        JobError: a run is at work in the clone.
+        InputError: the preset does not exist, or has errors.
+        JobError: a run is in progress in the clone.
     """
     presets = _presets(workspace)
     if name not in presets:
-        raise InputError(f"there is no preset {name}; there are:\n{list_presets(workspace)}".rstrip())
+        listed = [Problem(line) for line in list_presets(workspace).splitlines()]
+        raise InputError("does not exist", place=f"preset {name}", fix="choose one of these", problems=listed)
     load_params(presets[name])
     with lock(workspace, "run"):
         write_text(workspace.params, presets[name].read_text(encoding="utf-8"))

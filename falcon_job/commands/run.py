@@ -1,7 +1,7 @@
-"""`falcon-job run`: the one way in for make, the image and schedulers.
+"""`falcon-job run`: `dvc repro` as make, the image and schedulers need it.
 
-Checks params, takes the clone's lock, pulls data/ where it is missing, runs `dvc repro`, passes signals on to the
-running stage, and returns the failed stage's own exit code.
+It checks params and machine settings, takes the lock of the clone, pulls data/ if it is missing, runs `dvc repro`,
+forwards signals to the running stage, and exits with the code of the stage that failed.
 """
 
 import os
@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from falcon_job.errors import InputError, Stopped
+from falcon_job.errors import InputError, Problem, Stopped
 from falcon_job.machine import read_machine
 from falcon_job.params import load_params
 from falcon_job.stages.locks import clear_dvc_locks, lock
@@ -24,22 +24,22 @@ from falcon_job.stages.running import EXIT_CODE_FILE, RUN_PID
 from falcon_job.workspace import Workspace
 
 RESEND_SECONDS = 0.5
-"""DVC outlives the signal so as to release its locks; a stage it starts meanwhile must get it too."""
+"""How often a signal is sent again: DVC ignores it, and may start the next stage just after the signal was sent."""
 
 
 def run(stage: str | None) -> None:
     """Run the pipeline, or its part up to `stage`; exit with the failed stage's code.
 
     Raises:
-        InputError: params.yaml or a machine setting is bad, or data/ can neither be found nor pulled.
-        JobError: another run, or a DVC, is at work in the clone.
-        Stopped: a signal came before the pipeline started.
+        InputError: params.yaml or a machine setting is bad, or data/ is missing and cannot be pulled.
+        JobError: another run, or DVC itself, is running in the clone.
+        Stopped: a signal arrived before the pipeline started.
     """
     workspace = Workspace.find()
     params = load_params(workspace.params)
-    read_machine(workspace.root)  # refused before anything runs
+    read_machine(workspace.root)  # bad settings are refused before anything runs
     click.echo(f"model {params.model.source}, {params.model.precision}, on {params.dataset.train}")
-    with lock(workspace, "run"), _signals_noted() as received:
+    with lock(workspace, "run"), _record_signals() as received:
         clear_dvc_locks(workspace)
         _pull_missing_data(workspace, received)
         code = _reproduce(workspace, stage, received)
@@ -52,8 +52,8 @@ def run(stage: str | None) -> None:
 
 
 @contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in the list that is yielded."""
+def _record_signals() -> Iterator[list[int]]:
+    """Append SIGTERM and SIGINT to the list that is yielded, instead of ending the process."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -69,14 +69,17 @@ def _signals_noted() -> Iterator[list[int]]:
 
 def _pull_missing_data(workspace: Workspace, received: list[int]) -> None:
     if not workspace.data.exists() and workspace.path("data.dvc").is_file():
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as printed:
             pull = [sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"]
-            process = subprocess.Popen(pull, cwd=workspace.root, stderr=said, start_new_session=True)  # noqa: S603
+            process = subprocess.Popen(pull, cwd=workspace.root, stderr=printed, start_new_session=True)  # noqa: S603
             if _wait(process, received) and not received:
-                said.seek(0)
+                printed.seek(0)
+                lines = printed.read().decode(errors="replace").strip().splitlines()
                 raise InputError(
-                    "data/ is missing and `dvc pull data.dvc` cannot bring it: copy it here, or set its remote\n"
-                    + said.read().decode(errors="replace").strip()
+                    "is missing and `dvc pull data.dvc` failed",
+                    place="data/",
+                    fix="copy it here, or set its remote",
+                    problems=[Problem(line) for line in lines],
                 )
     if received:
         raise Stopped(received[0])
@@ -87,7 +90,7 @@ def _reproduce(workspace: Workspace, stage: str | None, received: list[int]) -> 
     with tempfile.TemporaryDirectory() as folder:
         code_file = Path(folder) / "exit-code"
         command = [sys.executable, "-m", "dvc", "repro", *([stage] if stage else [])]
-        # TERM to DVC alone would end it and leave the stage running: DVC ignores signals, its stage gets them.
+        # SIGTERM would end DVC but not its stage. So DVC ignores signals, and the stage, which does not, ends both.
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and a stage name
             command,
             cwd=workspace.root,
@@ -103,7 +106,7 @@ def _reproduce(workspace: Workspace, stage: str | None, received: list[int]) -> 
 
 
 def _environment(code_file: Path) -> dict[str, str]:
-    """Return the environment of DVC: `python` in dvc.yaml is the Python that runs now."""
+    """Return the environment of DVC, in which the `python` of dvc.yaml is this one."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, EXIT_CODE_FILE: str(code_file), RUN_PID: str(os.getpid())}
 
@@ -114,7 +117,7 @@ def _ignore_signals() -> None:
 
 
 def _wait(process: "subprocess.Popen[bytes]", received: list[int]) -> int:
-    """Wait for a process to end, sending it and all that it starts the first signal received, again and again."""
+    """Wait until a process ends; send the first signal received to it and its children until then."""
     while True:
         try:
             return process.wait(RESEND_SECONDS)

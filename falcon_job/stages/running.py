@@ -1,4 +1,4 @@
-"""Run one stage: params checked first, its lock held, a log file, clean stops, time and exit code left for `run`."""
+"""Run one stage: check params first, hold its lock, keep a log file, stop cleanly, leave the exit code for `run`."""
 
 import contextlib
 import importlib
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
+from traceback import TracebackException
 from types import FrameType
 
 import psutil
@@ -23,10 +25,10 @@ from falcon_job.stages.locks import lock
 from falcon_job.workspace import Workspace
 
 EXIT_CODE_FILE = "FALCON_JOB_EXIT_CODE_FILE"
-"""Names the file in which `run` finds a failed stage's exit code: DVC answers 255 for all of them."""
+"""Names the file in which a failed stage leaves its exit code for `run`: DVC itself exits with 255 for all of them."""
 
 RUN_PID = "FALCON_JOB_RUN_PID"
-"""Names the process of `run`, without which no stage goes on: once it is killed, nobody could stop them."""
+"""Holds the process id of `run`. Its stages end with it: once it is killed, nobody else could stop them."""
 
 WATCH_SECONDS = 0.5
 
@@ -34,39 +36,51 @@ logger = logging.getLogger("falcon_job")
 
 
 def run_stage(name: str) -> None:
-    """Run stage `name` in the workspace around the current directory."""
+    """Run stage `name` in the workspace around the current directory.
+
+    Raises:
+        InputError: params.yaml or a machine setting is bad; nothing has run.
+        JobError: the stage failed, or another process is running it. The log file holds the traceback.
+        Stopped: SIGTERM or SIGINT arrived.
+    """
     if name != "fetch":
-        _forget_token()
-    with _exit_code_left_for_run(), _stopped_by_signals():
-        _watch_run()
+        _hide_hub_token()
+    with _exit_code_left_for_run(), _stop_on_signals():
+        _stop_when_run_dies()
         workspace = Workspace.find()
         params, machine = load_params(workspace.params), read_machine(workspace.root)
-        _set_up_libraries(workspace)
+        _set_library_defaults(workspace)
         _log_to_console_and_file(workspace, name)
-        with lock(workspace, name):
-            work: Callable[[Params, Machine, Workspace], None] = getattr(
-                importlib.import_module(f"falcon_job.stages.{name}"), name
-            )
+        with _failure_logged(), lock(workspace, name):
+            stage = _load_stage(name)
             started = time.perf_counter()
             with _out_of_memory_explained(name):
-                work(params, machine, workspace)
+                stage(params, machine, workspace)
             seconds = round(time.perf_counter() - started, 2)
             write_json(workspace.scratch / "times" / f"{name}.json", {"seconds": seconds})
             logger.info("done in %.1f s", seconds)
 
 
-def _forget_token() -> None:
-    """Keep the Hub's token, a saved one too, from what a stage loads, trackers included: fetch alone needs it."""
+def _load_stage(name: str) -> Callable[[Params, Machine, Workspace], None]:
+    """Import a stage, with the heavy libraries that it needs, and return its function."""
+    stage: Callable[[Params, Machine, Workspace], None] = getattr(
+        importlib.import_module(f"falcon_job.stages.{name}"), name
+    )
+    return stage
+
+
+def _hide_hub_token() -> None:
+    """Hide the Hub's token, also a saved one, from the libraries that a stage loads: only fetch needs it."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         os.environ.pop(name, None)
     os.environ["HF_TOKEN_PATH"] = os.devnull  # read when huggingface_hub is imported
 
 
-def _set_up_libraries(workspace: Workspace) -> None:
-    """Set what libraries, not imported yet, read from the environment, where the caller does not.
+def _set_library_defaults(workspace: Workspace) -> None:
+    """Set variables that libraries read when they are imported, unless the caller has set them.
 
-    What torch compiles is kept for the next run, and kernels are chosen without a race: equal runs, equal bits.
-    SQLite's temporary files lie in the clone, since a container's /tmp may be memory.
+    Kernels that torch compiles are kept for the next run and chosen without benchmarking, so that equal runs give equal
+    bits. SQLite puts its temporary files into the clone, because /tmp of a container may be held in memory.
     """
     for variable, value in (
         ("TORCHINDUCTOR_CACHE_DIR", str(workspace.kernels)),
@@ -77,6 +91,7 @@ def _set_up_libraries(workspace: Workspace) -> None:
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
+    """Send our own messages to the console, and everything, warnings of libraries included, to a new log file."""
     folder = workspace.scratch / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(folder / f"{datetime.now():%Y%m%d-%H%M%S}-{name}.log", encoding="utf-8")
@@ -89,10 +104,30 @@ def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Stopped`; what cleans up is not stopped again.
+def _failure_logged() -> Iterator[None]:
+    """Write the traceback of an error, with all its causes, to the log file; the console gets the message alone."""
+    try:
+        yield
+    except Exception as error:
+        logging.getLogger().error("the stage failed\n%s", _traceback_with_causes(error))  # the root has no console
+        raise
 
-    An exception that comes while Python runs a finalizer, or forks, is lost: the next signal raises it anew.
+
+def _traceback_with_causes(error: Exception) -> str:
+    """Return the traceback of an error and of all that led to it, also where `raise ... from None` hides that."""
+    whole = TracebackException.from_exception(error)
+    link: TracebackException | None = whole
+    while link:
+        link.__suppress_context__ = False
+        link = link.__cause__ or link.__context__
+    return "".join(whole.format())
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Raise `Stopped` on SIGTERM and SIGINT; further signals do not disturb the clean-up.
+
+    Python drops an exception that is raised while it runs a finalizer or forks. The next signal then raises it again.
     """
     owner = os.getpid()
     received: list[int] = []
@@ -107,7 +142,7 @@ def _stopped_by_signals() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if received:  # a DataLoader complains of its workers, which got the signal too
+        if received:  # such as a DataLoader's complaint that its workers ended, which got the signal too
             raise Stopped(received[0]) from None
         raise
     finally:
@@ -116,15 +151,15 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _is_stopping() -> bool:
-    """Tell whether `Stopped` is on its way up, or led to the error that is."""
+    """Tell whether the exception being handled is `Stopped`, or was raised while handling it."""
     error = sys.exception()
     while error and not isinstance(error, Stopped):
         error = error.__context__
     return error is not None
 
 
-def _watch_run() -> None:
-    """Stop this stage when the `run` that started it dies without a word."""
+def _stop_when_run_dies() -> None:
+    """Start a thread that stops this stage once the `run` that started it has been killed."""
     if RUN_PID not in os.environ:
         return
 
@@ -140,23 +175,28 @@ def _watch_run() -> None:
 
 @contextmanager
 def _out_of_memory_explained(name: str) -> Iterator[None]:
+    """Turn torch's error for a full GPU into one that says which settings to change."""
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        from torch import OutOfMemoryError  # not at the top: stages that need no torch start without it
+
+        if not isinstance(error, OutOfMemoryError):
             raise
         raise MachineError(
-            f"{name} does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower, for training also "
-            "FALCON_JOB_ACTIVATION_CHECKPOINTING=on, or use model.precision nf4"
+            "does not fit the GPU",
+            place=name,
+            fix="set FALCON_JOB_TOKENS_PER_PACK lower, for training also FALCON_JOB_ACTIVATION_CHECKPOINTING=on, "
+            "or use model.precision nf4",
         ) from error
 
 
 @contextmanager
 def _exit_code_left_for_run() -> Iterator[None]:
+    """Write the exit code of an error of ours to the file that `run` named."""
     try:
         yield
     except (JobError, Stopped) as error:
         if path := os.environ.get(EXIT_CODE_FILE):
-            with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
-                file.write(str(error.exit_code))
+            Path(path).write_text(str(error.exit_code), encoding="utf-8")
         raise

@@ -37,7 +37,10 @@ def fingerprint(workspace: Workspace, stage: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """Return a file, or those in a folder, without bytecode, which DVC ignores too."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
 
 
 def _lookup(params: dict[str, object], key: str) -> object:

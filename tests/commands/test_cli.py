@@ -1,4 +1,4 @@
-"""The command line as a person or a scheduler meets it: help at once, one clear line an error, exit codes."""
+"""The command line as people and schedulers see it: instant help, one clear message per error, exit codes."""
 
 import re
 import shutil
@@ -38,12 +38,12 @@ def workspace(tmp_path) -> Path:
     return tmp_path
 
 
-def call(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+def call(*command: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), **env})
 
 
-def job(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return call(sys.executable, "-m", "falcon_job", *arguments, folder=folder)
+def job(*arguments: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return call(sys.executable, "-m", "falcon_job", *arguments, folder=folder, **env)
 
 
 def imported_by(*arguments: str, folder: Path = ROOT) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -119,11 +119,25 @@ def test_bad_params_give_2_before_anything_heavy_is_imported(workspace, command)
     assert done.returncode == 2
     assert not names & HEAVY
     error = done.stderr[done.stderr.index("Error: ") :]
-    assert error.splitlines()[0].endswith("3 problems")
-    assert "train.learning_rat: unknown key, did you mean train.learning_rate?" in error
+    assert error.splitlines()[0].endswith("params.yaml has 3 problems")
+    assert "train.learning_rat is not a known key: did you mean train.learning_rate?" in error
     assert "train.epochs" in error
     assert "Traceback" not in error
     assert sorted(path.name for path in workspace.iterdir()) == ["dvc.yaml", "params.yaml", "presets"]
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("place", ["the environment", ".env"])
+def test_a_misspelled_machine_setting_gives_2_before_anything_runs(workspace, command, place):
+    if place == ".env":
+        (workspace / ".env").write_text("FALCON_JOB_ATENTION=sdpa\n")
+    env = {"FALCON_JOB_ATENTION": "sdpa"} if place == "the environment" else {}
+    done = job(command, folder=workspace, **env)
+    assert done.returncode == 2
+    assert "FALCON_JOB_ATENTION is not a known variable: did you mean FALCON_JOB_ATTENTION?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not (workspace / "scratch").exists()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +161,7 @@ def test_a_broken_params_file_gives_2_and_one_line(workspace, content, said):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_stage_without_the_files_of_the_one_before_gives_2_and_names_what_to_run(workspace):
+def test_a_stage_without_its_inputs_gives_2_and_names_what_to_run(workspace):
     done = job("preprocess", folder=workspace)
     assert done.returncode == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
@@ -160,11 +174,11 @@ def test_presets_are_listed_written_and_refused_on_the_command_line(workspace):
     (workspace / "params.yaml").unlink()
     written = job("preset", "seed", folder=workspace)
     assert written.returncode == 0
-    assert "params.yaml is now preset seed" in written.stdout
+    assert "Wrote preset seed to params.yaml" in written.stdout
     assert (workspace / "params.yaml").read_bytes() == (ROOT / "presets" / "seed.yaml").read_bytes()
     refused = job("preset", "sed", folder=workspace)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("Error: there is no preset sed; there are:\n")
+    assert refused.stderr.startswith("Error: preset sed does not exist: choose one of these\n  demo ")
 
 
 def test_a_command_works_from_a_folder_inside_the_clone(workspace):
@@ -198,6 +212,6 @@ def test_a_python_without_the_dependencies_says_how_to_get_them():
         sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import falcon_job.__main__"
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: {sys.executable} lacks click: activate the environment")
+    assert done.stderr.startswith(f"Error: {sys.executable} has no package click: activate the environment")
     assert "make env" in done.stderr
     assert done.stderr.count("\n") == 1

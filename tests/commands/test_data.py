@@ -1,4 +1,4 @@
-"""`make data`: own question files enter data/ whole, are recorded and lose every tie to the store in Git."""
+"""`falcon-job data`: question files are copied whole and recorded, and can never get into the store in Git."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def files(workspace: Workspace) -> dict[str, bytes]:
     return {name: content for name, content in named.items() if not name.startswith((".git/", ".dvc/", "scratch/"))}
 
 
-def test_own_files_replace_the_demo_and_the_model_stays(workspace, own):
+def test_own_files_replace_the_demos_questions_and_keep_its_model(workspace, own):
     import_data(workspace, **own)
     assert "Owntrain" in (workspace.data / "train.json").read_text()
     assert "Owndev" in (workspace.data / "dev.json").read_text()
@@ -95,20 +95,20 @@ def test_own_files_replace_the_demo_and_the_model_stays(workspace, own):
     assert (workspace.data / "falcon-tiny/config.json").read_text() == "demo falcon-tiny/config.json"
 
 
-def test_data_dvc_is_current_and_no_longer_speaks_of_the_demo(workspace, own):
+def test_data_dvc_is_current_and_no_longer_describes_the_demo(workspace, own):
     import_data(workspace, **own)
     assert set(out(workspace)) == {"md5", "size", "nfiles", "hash", "path"}
     dvc(workspace.root, "status", "--quiet", "data.dvc")
 
 
-def test_a_push_never_brings_own_files_into_git(workspace, own):
+def test_a_push_never_puts_own_files_into_git(workspace, own):
     store = {name for name in files(workspace) if name.startswith("dvc-store/")}
     import_data(workspace, **own)
     subprocess.run([sys.executable, "-m", "dvc", "push"], cwd=workspace.root, check=False, capture_output=True)
     assert {name for name in files(workspace) if name.startswith("dvc-store/")} == store
 
 
-def test_params_name_the_files_and_keep_everything_else(workspace, own):
+def test_params_name_the_files_and_keep_the_rest(workspace, own):
     text = workspace.params.read_text()
     for split in ("train", "dev"):
         text = text.replace(f"{split}: data/{split}.json", f"{split}: https://example.org/{split}.json")
@@ -130,14 +130,14 @@ def test_a_new_suffix_replaces_the_file_of_the_old_one(workspace, own, tmp_path)
     assert names(workspace.data) == ["dev.json", "falcon-tiny", "train.json"]
 
 
-def test_files_that_lie_in_data_already_can_change_places(workspace, own):
+def test_files_that_are_in_data_already_can_be_swapped(workspace, own):
     import_data(workspace, **own)
     import_data(workspace, train=str(workspace.data / "dev.json"), dev=str(workspace.data / "train.json"))
     assert "Owndev" in (workspace.data / "train.json").read_text()
     assert "Owntrain" in (workspace.data / "dev.json").read_text()
 
 
-def test_files_linked_to_the_cache_leave_the_cache_alone(workspace, own):
+def test_files_linked_to_the_cache_leave_the_cache_unchanged(workspace, own):
     dvc(workspace.root, "config", "--local", "cache.type", "symlink")
     dvc(workspace.root, "checkout", "--relink", "data.dvc")
     assert (workspace.data / "train.json").is_symlink()
@@ -158,7 +158,7 @@ def test_a_clone_without_data_gets_the_model_first(workspace, own):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.json", None, "no such file"),
+        ("missing.json", None, r"--\w+ .*missing\.json is not a file: name a question file"),
         ("broken.json", "{", "broken.json"),
         ("empty.json", '{"version": "v2.0", "data": []}', "no questions"),
         ("notes.txt", "hello", "unknown suffix"),
@@ -174,15 +174,17 @@ def test_a_bad_file_changes_nothing(workspace, own, tmp_path, split, name, conte
     assert files(workspace) == before
 
 
-def test_a_folder_is_no_question_file(workspace, own, tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+def test_a_folder_is_refused(workspace, own, tmp_path):
+    with pytest.raises(InputError, match="is not a file"):
         import_data(workspace, train=str(tmp_path), dev=own["dev"])
 
 
 def test_a_url_is_refused_with_the_keys_to_set(workspace, own):
     before = files(workspace)
-    with pytest.raises(InputError, match=r"set dataset\.dev and dataset\.dev_sha256 in .*params\.yaml"):
+    with pytest.raises(InputError) as refused:
         import_data(workspace, train=own["train"], dev="https://example.org/dev.json")
+    assert refused.value.place == "--dev https://example.org/dev.json"
+    assert refused.value.fix == f"set dataset.dev and dataset.dev_sha256 in {workspace.params} instead"
     assert files(workspace) == before
 
 
@@ -194,7 +196,7 @@ def test_bad_params_change_nothing(workspace, own):
     assert files(workspace) == before
 
 
-def test_a_copy_that_fails_halfway_leaves_data_and_params_whole(workspace, own, monkeypatch):
+def test_a_copy_that_fails_halfway_leaves_data_and_params_unchanged(workspace, own, monkeypatch):
     before = files(workspace)
     copy = shutil.copyfile
 
@@ -207,14 +209,17 @@ def test_a_copy_that_fails_halfway_leaves_data_and_params_whole(workspace, own, 
     with pytest.raises(OSError, match="no space left"):
         import_data(workspace, **own)
     after = files(workspace)
-    assert {name for name in before if before[name] != after[name]} == {"data.dvc"}, "untied from the store already"
+    assert {name for name in before if before[name] != after[name]} == {"data.dvc"}, (
+        "it no longer names the bundled remote"
+    )
     assert set(after) == set(before)
 
 
-def test_when_dvc_fails_params_name_files_that_exist(workspace, own):
+def test_if_dvc_fails_params_name_files_that_exist(workspace, own):
     (workspace.root / ".dvc" / "config").write_text("[core]\nnonsense = true\n")
-    with pytest.raises(JobError, match=r"dvc commit --force data\.dvc.*nonsense"):
+    with pytest.raises(JobError, match=r"`dvc commit --force data\.dvc` failed") as failed:
         import_data(workspace, **own)
+    assert any("nonsense" in str(problem) for problem in failed.value.problems)
     dataset = load_params(workspace.params).dataset
     assert workspace.path(dataset.train).is_file()
     assert workspace.path(dataset.dev).is_file()

@@ -1,4 +1,4 @@
-"""What the image promises to any caller; `make container-test` runs it inside."""
+"""What any user of the image can rely on; `make container-test` runs this inside."""
 
 import getpass
 import json
@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.container,
-    pytest.mark.skipif("FALCON_JOB_IMAGE" not in os.environ, reason="asks about the image, from inside"),
+    pytest.mark.skipif("FALCON_JOB_IMAGE" not in os.environ, reason="runs inside the image only"),
 ]
 
 
@@ -22,12 +22,13 @@ def test_a_caller_without_a_name_can_write_there(name):
     file.unlink()
 
 
-def test_the_caller_is_not_root_and_has_the_name_that_dvc_and_inductor_ask_for():
+def test_the_caller_is_not_root_and_has_a_user_name():
+    """DVC and torch's compiler ask for the name."""
     assert os.getuid() != 0
     assert getpass.getuser() == "job"
 
 
-def test_no_cache_lies_outside_the_temporary_folder():
+def test_all_caches_but_the_hubs_are_in_the_temporary_folder():
     code = """
 import evaluate.config, datasets.config, torch._inductor.runtime.cache_dir_utils as inductor
 from dvc.dirs import site_cache_dir
@@ -42,7 +43,7 @@ print(HF_HUB_CACHE, inductor.cache_dir(), site_cache_dir(), datasets.config.HF_M
     assert all(folder.startswith("/tmp/") for folder in others), others
 
 
-def test_the_job_is_a_command_and_finds_nothing_wrong_with_the_image():
+def test_doctor_finds_no_problem_in_the_image():
     done = subprocess.run(["falcon-job", "doctor", "--json"], capture_output=True, text=True)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0, done.stdout

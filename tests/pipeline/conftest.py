@@ -1,4 +1,4 @@
-"""Real clones for the pipeline's tests: one is run once a session, and every test works on a copy of it."""
+"""Real clones for the tests of the pipeline: one runs once per session, and every test works on a copy of it."""
 
 import os
 import re
@@ -25,13 +25,13 @@ SHORT = {
     "evaluate.limit": 12,
     "export.verify": 4,
 }
-"""What makes a whole run take little more than its imports."""
+"""Params with which a whole run takes little longer than its imports."""
 SECONDS_OF_THE_SLOWEST_STEP = 180
 
 
 @dataclass
 class Clone:
-    """A clone, and what a person types in it."""
+    """A clone, and the commands that a person would run in it."""
 
     root: Path
     env: dict[str, str]
@@ -64,7 +64,7 @@ class Clone:
         return self.call(sys.executable, "-m", "falcon_job", *arguments, **options)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `falcon-job` and leave it running; `output` is what it has said so far."""
+        """Start `falcon-job` and leave it running; `output` returns what it has printed so far."""
         with (self.root / "scratch" / "output").open("wb") as output:
             command = [sys.executable, "-m", "falcon_job", *arguments]
             return subprocess.Popen(command, cwd=self.root, env=self.env, stdout=output, stderr=subprocess.STDOUT)
@@ -80,7 +80,7 @@ class Clone:
             time.sleep(0.01)
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes at work in this clone."""
+        """Return the processes that run in this clone."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -130,7 +130,7 @@ def _ran() -> Callable[[subprocess.CompletedProcess[str]], list[str]]:
 
 @pytest.fixture(scope="session")
 def clone_env(tmp_path_factory) -> dict[str, str]:
-    """A machine without settings of this user, without a network, and with the `python` that runs the tests."""
+    """An environment without settings of this user and without a network, whose `python` is this one."""
     home = tmp_path_factory.mktemp("home")
     dropped = ("GIT_", "DVC_", "FALCON_JOB_", "HF_", "PYTHONPATH")
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
@@ -154,7 +154,7 @@ def clone_env(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def _pristine(tmp_path_factory, clone_env) -> Clone:
-    """A clone of the working tree, as if all of it were committed, with short params; nothing pulled, nothing run."""
+    """A clone of the working tree, all of it committed, with short params; nothing is pulled and nothing has run."""
     clone = Clone(tmp_path_factory.mktemp("pristine") / "clone", clone_env)
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -175,7 +175,7 @@ def _pristine(tmp_path_factory, clone_env) -> Clone:
 
 @dataclass
 class Trained:
-    """A clone with a finished, committed run, and what the run said."""
+    """A clone with a finished, committed run, and what the run printed."""
 
     clone: Clone
     first_run: subprocess.CompletedProcess[str]
@@ -183,7 +183,7 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, _pristine) -> Trained:
-    """The one whole run: started in a subfolder of a clone that lacks data/. Tests work on copies of it."""
+    """The one whole run, started in a subfolder of a clone without data/. Tests work on copies of it."""
     clone = _pristine.copy(tmp_path_factory.mktemp("trained"))
     first_run = clone.job("run", folder="tests/pipeline", PYTHONPATH=str(clone.root))
     clone.commit("run")
@@ -223,7 +223,7 @@ def clone(tmp_path, trained) -> Iterator[Clone]:
 
 
 def _end(clone: Clone) -> None:
-    """End what a failed test has left running in its clone."""
+    """Kill what a failed test has left running in its clone."""
     for process in clone.processes():
         try:
             process.kill()

@@ -1,4 +1,4 @@
-"""The DVC remote that lies in Git: it gives the demo to everyone and takes nothing from anyone."""
+"""The bundled DVC remote is in Git: everyone can pull the demo from it, and no push changes it."""
 
 import hashlib
 import os
@@ -58,13 +58,13 @@ def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
 
 
 def store(clone: Path) -> dict[str, str]:
-    """Every file of the bundled store with the hash of its bytes."""
+    """Return every file of the bundled store with its sha256."""
     files = (path for path in (clone / "dvc-store").rglob("*") if path.is_file())
     return {str(path.relative_to(clone)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def store_in_git(clone: Path) -> list[str]:
-    """What Git would report or take of the store."""
+    """What Git would report or add of the store."""
     run(clone, "git", "add", "--all")
     status = run(clone, "git", "status", "--porcelain", "--untracked-files=all").stdout
     return [line for line in status.splitlines() if "dvc-store" in line]
@@ -93,7 +93,7 @@ def test_the_store_holds_the_objects_of_the_demo_only(clone):
     assert sum(path.stat().st_size for path in (clone / "dvc-store").rglob("*") if path.is_file()) < 10_000_000
 
 
-def test_the_stored_questions_are_those_that_are_written_and_the_stored_model_can_be_published_again(clone):
+def test_the_store_holds_what_the_demos_generator_writes(clone):
     dvc(clone, "pull", "data.dvc")
     stored = {path: path.read_bytes() for path in (clone / "data").rglob("*") if path.is_file()}
     generate(clone / "data", clone / "data" / "falcon-tiny")
@@ -122,7 +122,7 @@ def test_a_default_remote_gets_other_outputs_and_not_the_store(clone, tmp_path):
     assert not store_in_git(clone)
 
 
-def test_git_takes_nothing_of_what_is_pushed_to_the_store_on_purpose(clone):
+def test_git_ignores_what_is_pushed_to_the_store_on_purpose(clone):
     dvc(clone, "pull", "data.dvc")
     add_own_files(clone)
     dvc(clone, "push", "--remote", "bundled", "weights.bin")

@@ -1,4 +1,4 @@
-"""What two commits tell about each other, in a clone that has no DVC cache."""
+"""How DVC compares two commits, in a clone without a DVC cache."""
 
 import json
 

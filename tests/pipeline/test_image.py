@@ -1,4 +1,4 @@
-"""The image, run as in production: no network, a read-only root, no capabilities, a uid without a name."""
+"""The image as production runs it: no network, a read-only root, no capabilities, a uid without a name."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 ENGINE = os.environ.get("ENGINE") or shutil.which("docker") or shutil.which("podman") or "docker"
 UID, GID = os.getuid() or 4321, os.getgid() or 4321
-"""Who runs the container; nobody the image knows."""
+"""The user of the container, whom the image does not know."""
 SEALED = (
     "--rm --network none --read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges "
     f"--security-opt label=disable --memory 6g --pids-limit 512 --user {UID}:{GID} --env OMP_NUM_THREADS=1"
@@ -34,7 +34,7 @@ if os.getuid() and "podman" in ENGINE:
 
 @dataclass
 class Box:
-    """A clone, and the container it is mounted in."""
+    """A clone that is mounted in a container."""
 
     root: Path
 
@@ -43,7 +43,7 @@ class Box:
         return [ENGINE, "run", *SEALED, *mount, IMAGE, *command]
 
     def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, or the image's own."""
+        """Run a command in the container; without one, the default command of the image."""
         done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
@@ -117,7 +117,7 @@ def test_dvc_works_inside_for_a_caller_without_a_name(box):
     }
 
 
-def test_the_images_command_ends_with_2_on_bad_params_before_anything_runs(box):
+def test_bad_params_give_2_before_anything_runs(box):
     set_params(box, "epochs", -1)
     done = box.call(check=False)
     assert done.returncode == 2
@@ -125,7 +125,7 @@ def test_the_images_command_ends_with_2_on_bad_params_before_anything_runs(box):
     assert "Running stage" not in done.stdout
 
 
-def test_a_stop_of_the_container_ends_training_cleanly_and_the_next_run_is_not_blocked(box, tmp_path):
+def test_stopping_the_container_ends_training_and_blocks_no_later_run(box, tmp_path):
     set_params(box, "epochs", 500)
     name = uuid.uuid4().hex
     with (tmp_path / "output").open("wb") as output:
@@ -145,7 +145,7 @@ def test_a_stop_of_the_container_ends_training_cleanly_and_the_next_run_is_not_b
     assert "Running stage 'train'" in box.call("falcon-job", "run", "train").stdout
 
 
-def test_another_lock_than_the_images_is_refused(box):
+def test_a_requirements_lock_unlike_the_images_is_refused(box):
     with (box.root / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
     for command in ((), ("make", "train")):
@@ -192,7 +192,7 @@ def test_a_signal_to_make_ends_the_container(box, tmp_path):
     assert "python -m falcon_job train, exited with 143" in (tmp_path / "output").read_text()
 
 
-def test_the_way_in_passes_what_the_caller_set_and_gives_back_exit_code_and_files(tmp_path):
+def test_container_sh_passes_variables_in_and_exit_code_and_files_out(tmp_path):
     env = os.environ | {"ENGINE": ENGINE, "IMAGE": IMAGE, "GPUS": "all", "HF_HOME": str(tmp_path / "weights")}
     env |= {"HF_TOKEN": "secret", "FALCON_JOB_WORKERS": "3", "CONTAINER_ARGS": "--network none"}
     script = 'echo "$HF_TOKEN $FALCON_JOB_WORKERS" > /hf/said; test -f /job/dvc.yaml && exit 7'

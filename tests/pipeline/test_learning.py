@@ -1,4 +1,4 @@
-"""The embedded default learns from its questions, by what its model knows already."""
+"""The demo learns to answer its questions, because its model is pretrained."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ SHORT = {
     "train__questions_per_step": 12,
     "evaluate__limit": 60,
 }
-"""Seconds of training, and enough to learn what is asked."""
+"""A few seconds of training: enough to learn."""
 
 
 def scores(clone, report: str) -> dict[str, float]:
@@ -23,13 +23,13 @@ def scores(clone, report: str) -> dict[str, float]:
 
 
 def write_random_twin(model, folder) -> None:
-    """Write the model again into `folder`, with random weights."""
+    """Copy the model to `folder`, with random weights."""
     shutil.copytree(model, folder)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(folder)
 
 
-def test_a_short_run_teaches_falcon_tiny_to_answer_and_to_abstain_and_random_weights_not_both(pristine_clone):
+def test_a_short_run_teaches_falcon_tiny_but_not_a_random_twin_of_it(pristine_clone):
     pristine_clone.set_params(**SHORT)
     pristine_clone.job("run", "baseline")
     pristine_clone.job("run", "evaluate")

@@ -1,4 +1,4 @@
-"""`dvc repro` runs what a change can reach, and nothing else."""
+"""`dvc repro` runs the stages that a change affects, and no others."""
 
 import resource
 
@@ -14,7 +14,7 @@ def test_the_first_run_runs_every_stage_once(trained, ran):
     assert sorted(ran(trained.first_run)) == sorted(ALL)
 
 
-def test_the_first_run_writes_nothing_under_data_and_leaves_git_with_reports_only(trained):
+def test_the_first_run_changes_nothing_but_reports_and_the_lock_in_git(trained):
     changed = trained.clone.git("show", "--stat=200", "--name-only", "--format=").split()
     assert "dvc.lock" in changed
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in changed)
@@ -66,18 +66,29 @@ def test_other_base_weights_at_the_same_path_rerun_what_depends_on_them(clone, r
         ("falcon_job/cli.py", []),
         ("falcon_job/machine.py", []),
         ("falcon_job/reporting/summary.py", []),
-        ("falcon_job/qa/metric.py", ["baseline", "evaluate"]),
-        ("falcon_job/packing/loss.py", ["train"]),
+        ("falcon_job/sources/datasets.py", ["fetch"]),
+        ("falcon_job/qa/metric.py", ["preprocess", "baseline", "evaluate", "export"]),
+        ("falcon_job/training/steps.py", ["train"]),
+        ("falcon_job/inference/replies.py", ["baseline", "evaluate", "export"]),
     ],
 )
-def test_edited_code_reruns_the_stages_whose_result_it_decides(clone, ran, file, stages):
-    """And those after them, which a dry run does not know yet."""
+def test_an_edit_reruns_the_stages_that_list_its_room(clone, ran, file, stages):
+    """And the stages after them if outputs change, which a dry run cannot know."""
     with (clone.root / file).open("a") as code:
         code.write("\nEDITED = True\n")
     assert sorted(ran(clone.dvc("repro", "--dry"))) == sorted(stages)
 
 
-def test_going_back_to_old_params_brings_the_old_result_back_without_training(trained, experiment, tmp_path, ran):
+def test_an_accepted_edit_reruns_nothing(clone, ran):
+    """As `make accept` does it."""
+    with (clone.root / "falcon_job/qa/metric.py").open("a") as code:
+        code.write("\n# a comment\n")
+    assert ran(clone.dvc("repro", "--dry"))
+    clone.dvc("commit", "--force")
+    assert not ran(clone.dvc("repro", "--dry"))
+
+
+def test_old_params_bring_the_old_result_back_without_training(trained, experiment, tmp_path, ran):
     clone = experiment.clone.copy(tmp_path)
     results = ("build/adapter/adapter_model.safetensors", "reports/history.csv", "build/predictions.json")
     assert clone.read(results[0]) != trained.clone.read(results[0])

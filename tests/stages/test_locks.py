@@ -1,4 +1,4 @@
-"""The clone's locks: held by a process, gone with it; and those of DVC, which are not."""
+"""The locks of a clone: ours end with the process that holds them, those of DVC do not."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def holder(workspace):
     process.communicate()
 
 
-def note_in_dvc_lock(workspace, pid, seconds_ago=0.0):
+def write_dvc_lock(workspace, pid, seconds_ago=0.0):
     path = workspace.root / ".dvc" / "tmp" / "rwlock"
     holder = {"pid": pid, "cmd": "dvc repro"}
     path.write_text(json.dumps({"write": {"build/adapter": holder}, "read": {"build/dataset": [holder]}}))
@@ -52,9 +52,10 @@ def note_in_dvc_lock(workspace, pid, seconds_ago=0.0):
 
 
 def test_a_held_lock_is_refused_with_what_runs_and_where(workspace, holder):
-    with pytest.raises(JobError, match="another `falcon-job train` is running in") as refused, lock(workspace, "train"):
+    with pytest.raises(JobError) as refused, lock(workspace, "train"):
         pass
-    assert str(workspace.root) in str(refused.value)
+    assert refused.value.problem == f"another `falcon-job train` is running in {workspace.root}"
+    assert refused.value.fix == "wait for it, or stop it"
 
 
 def test_another_lock_of_the_clone_is_free(workspace, holder):
@@ -67,7 +68,7 @@ def test_the_same_lock_of_another_clone_is_free(tmp_path, holder):
         pass
 
 
-def test_a_killed_holder_leaves_the_lock_free(workspace, holder):
+def test_a_killed_holder_releases_the_lock(workspace, holder):
     holder.kill()
     holder.wait()
     with lock(workspace, "train"):
@@ -75,7 +76,7 @@ def test_a_killed_holder_leaves_the_lock_free(workspace, holder):
 
 
 def test_a_lock_file_that_no_process_holds_does_not_block(workspace):
-    """Such as one of a container that was killed, with a number that is another process's here."""
+    """Such as that of a killed container, whose process id belongs to another process here."""
     path = workspace.scratch / "locks" / "train.lock"
     path.parent.mkdir(parents=True)
     path.write_text(f"{os.getpid()}\n{platform.node()}\n")
@@ -83,54 +84,54 @@ def test_a_lock_file_that_no_process_holds_does_not_block(workspace):
         pass
 
 
-def test_a_lock_is_free_again_after_an_error_inside(workspace):
+def test_an_error_inside_releases_the_lock(workspace):
     with pytest.raises(ZeroDivisionError), lock(workspace, "train"):
         _ = 1 / 0
     with lock(workspace, "train"):
         pass
 
 
-def test_a_timeout_inside_is_not_taken_for_a_held_lock(workspace, holder):
+def test_a_timeout_of_the_work_inside_is_not_taken_for_a_held_lock(workspace, holder):
     with pytest.raises(locks.Timeout), lock(workspace, "evaluate"):
-        raise locks.Timeout("a file of somebody else")
+        raise locks.Timeout("another file's lock")
 
 
-def test_a_clone_that_cannot_be_written_is_named(workspace):
+def test_a_clone_that_is_not_writable_is_named(workspace):
     workspace.scratch.write_text("a file where a folder belongs")
     with pytest.raises(JobError, match=r"scratch.*cannot be locked.*make .* writable"), lock(workspace, "train"):
         pass
 
 
-def test_a_clone_where_dvc_never_ran_has_nothing_to_clear(workspace):
+def test_a_clone_where_dvc_never_ran_has_no_locks_to_clear(workspace):
     clear_dvc_locks(workspace)
 
 
-def test_a_dead_dvc_is_forgotten(workspace):
+def test_the_lock_of_a_dead_dvc_is_removed(workspace):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    path = note_in_dvc_lock(workspace, process.pid)
+    path = write_dvc_lock(workspace, process.pid)
     clear_dvc_locks(workspace)
     assert not path.exists()
 
 
-def test_a_dead_dvc_whose_number_is_anothers_now_is_forgotten(workspace):
+def test_a_lock_whose_process_id_now_belongs_to_another_process_is_removed(workspace):
     age = time.time() - psutil.Process().create_time()
-    path = note_in_dvc_lock(workspace, os.getpid(), seconds_ago=age + 60)
+    path = write_dvc_lock(workspace, os.getpid(), seconds_ago=age + 60)
     clear_dvc_locks(workspace)
     assert not path.exists()
 
 
-def test_a_dvc_at_work_is_respected(workspace, monkeypatch):
+def test_the_lock_of_a_running_dvc_is_respected(workspace, monkeypatch):
     monkeypatch.setattr(locks, "DVC_PATIENCE_SECONDS", 0.2)
-    path = note_in_dvc_lock(workspace, os.getpid())
-    with pytest.raises(JobError, match=rf"DVC is at work in .*process {os.getpid()}.*wait for it, or stop it"):
+    path = write_dvc_lock(workspace, os.getpid())
+    with pytest.raises(JobError, match=rf"DVC is running in .*process {os.getpid()}.*wait for it, or stop it"):
         clear_dvc_locks(workspace)
     assert path.exists()
 
 
 def test_a_dvc_that_is_about_to_end_is_waited_for(workspace):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
-    path = note_in_dvc_lock(workspace, process.pid)
+    path = write_dvc_lock(workspace, process.pid)
     clear_dvc_locks(workspace)
     assert not path.exists()
     process.wait()

@@ -1,10 +1,23 @@
+import pytest
+
 from falcon_job.machine import Machine
 from falcon_job.model.engine import Engine
-from falcon_job.training.checkpoints import forget, recall
+from falcon_job.training.checkpoints import fingerprint, forget, recall
+from falcon_job.workspace import Workspace
 
 BEGUN = Engine("flex", "on", "on", 2048)
 NOW = Engine("flex", "on", "off", 8192)
 DENSE = Engine("sdpa", "off", "off", 2048)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """A clone with one stage, which depends on a folder and a param."""
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {deps: [code], params: [train]}}\n")
+    (tmp_path / "params.yaml").write_text("{train: {seed: 0}, export: {verify: 8}}\n")
+    (tmp_path / "code" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "code" / "steps.py").write_text("STEPS = 1\n")
+    return Workspace(tmp_path)
 
 
 def checkpoint(folder):
@@ -68,3 +81,27 @@ def test_a_run_that_is_done_leaves_nothing_to_recall(tmp_path):
     forget(tmp_path)
 
     assert recall(tmp_path, NOW, Machine()) == NOW
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("code/steps.py", "STEPS = 2\n"),
+        ("code/new.py", ""),
+        ("params.yaml", "{train: {seed: 1}, export: {verify: 8}}\n"),
+    ],
+)
+def test_a_changed_dependency_or_param_changes_the_fingerprint(workspace, file, text):
+    before = fingerprint(workspace, "train")
+    workspace.path(file).write_text(text)
+    assert fingerprint(workspace, "train") != before
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("code/__pycache__/steps.pyc", "bytecode"), ("params.yaml", "{train: {seed: 0}, export: {verify: 9}}\n")],
+)
+def test_bytecode_and_params_of_other_stages_leave_the_fingerprint(workspace, file, text):
+    before = fingerprint(workspace, "train")
+    workspace.path(file).write_text(text)
+    assert fingerprint(workspace, "train") == before

@@ -12,10 +12,8 @@ from falcon_job.machine import Machine
 from falcon_job.packing import Packer
 from falcon_job.params import load_params
 from falcon_job.sources.base_model import pin
-from falcon_job.stages.running import _out_of_memory_explained
 from falcon_job.tokens.dataset import Split, write_split
 from falcon_job.training.steps import StepDataset
-from falcon_job.training.trainer import PackedTrainer
 from tests.tiny_models import VOCABULARY
 from tests.training.runs import adapter_bytes, losses, run
 
@@ -176,16 +174,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(workspace):
         run(workspace, train={"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_ratio": 0.0, "epochs": 5})
 
     assert not workspace.adapter.exists()
-
-
-def test_a_gpu_that_is_too_small_says_which_setting_to_lower(workspace, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(PackedTrainer, "training_step", full)
-    message = "train does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower"
-    with pytest.raises(MachineError, match=message), _out_of_memory_explained("train"):
-        run(workspace)
 
 
 def test_packs_shorter_than_a_sequence_are_refused(workspace):
