@@ -138,8 +138,8 @@ def find(model: ModelParams, workspace: Workspace) -> Path:
 def _download(model: ModelParams, revision: str, workspace: Workspace) -> Path:
     """Return the folder of a model, downloaded as far as the cache lacks it.
 
-    Where the Hub cannot be asked, a complete copy in the cache will do. Weights are downloaded last: a copy that has all
-    of them has the other files too.
+    Where the Hub cannot be asked, a complete copy in the cache will do. Weights are downloaded last: a copy that has
+    all of them has the other files too.
     """
     try:
         names = [name for name in list_files(model.source, revision) if _matches(name, FILES)]
