@@ -1,5 +1,6 @@
 """Where every file of a clone lies: the paths that stages and commands share."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,19 @@ class Workspace:
         for folder in (here, *here.parents):
             if (folder / "dvc.yaml").is_file():
                 return cls(folder)
-        raise InputError(f"no dvc.yaml in {here} or any folder above: run this inside a clone of falcon_job")
+        problem = "is not inside a clone of falcon_job (no dvc.yaml here or above)"
+        raise InputError(problem, place=here, fix="run this inside a clone")
 
     def path(self, relative: str) -> Path:
         """Return a path of the clone as an absolute path; an absolute `relative` stays as it is."""
         return self.root / relative
+
+    def is_watched(self, path: Path) -> bool:
+        """Tell whether DVC watches a path, because it lies in data/.
+
+        Only names are compared, and links are not followed: DVC may have linked a file of data/ to its cache.
+        """
+        return Path(os.path.normpath(path)).is_relative_to(self.data)
 
     @property
     def params(self) -> Path:
@@ -86,7 +95,7 @@ class Workspace:
 
     @property
     def checkpoints(self) -> Path:
-        """Trainer checkpoints, one folder a fingerprint of all that the result depends on."""
+        """Trainer checkpoints: a folder for each fingerprint, a hash of all that the result depends on."""
         return self.scratch / "checkpoints"
 
     @property
@@ -96,5 +105,5 @@ class Workspace:
 
     @property
     def downloads(self) -> Path:
-        """Downloads, complete and partial, named by their sha256."""
+        """Downloaded datasets, complete and partial, named by their sha256."""
         return self.scratch / "downloads"

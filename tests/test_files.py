@@ -26,7 +26,7 @@ def test_a_file_is_readable_by_all(tmp_path):
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644
 
 
-def test_a_failing_write_leaves_the_old_content_and_no_other_file(tmp_path):
+def test_a_failing_write_leaves_the_old_file_alone(tmp_path):
     write_text(tmp_path / "x", "old")
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "x", "new, and more than a buffer of it" * 10_000 + "\ud800")
@@ -34,7 +34,7 @@ def test_a_failing_write_leaves_the_old_content_and_no_other_file(tmp_path):
     assert names(tmp_path) == ["x"]
 
 
-def test_content_that_is_no_json_leaves_the_old_content_and_no_other_file(tmp_path):
+def test_invalid_json_content_leaves_the_old_file_alone(tmp_path):
     write_json(tmp_path / "x.json", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"a": [1] * 1000, "b": object()})

@@ -39,9 +39,8 @@ def test_a_folder_called_dvc_yaml_does_not_count(clone):
 def test_outside_of_a_clone_it_says_where_to_go(tmp_path):
     with pytest.raises(InputError) as caught:
         Workspace.find(tmp_path)
-    assert str(caught.value) == (
-        f"no dvc.yaml in {tmp_path} or any folder above: run this inside a clone of falcon_job"
-    )
+    assert caught.value.place == str(tmp_path)
+    assert "inside a clone" in caught.value.fix
     assert caught.value.exit_code == 2
 
 
@@ -58,3 +57,19 @@ def test_every_file_lies_in_the_clone_and_none_of_ours_under_data(clone):
     for name, path in named.items():
         assert path.is_relative_to(clone)
         assert name == "data" or not path.is_relative_to(workspace.data)
+
+
+@pytest.mark.parametrize(
+    ("path", "watched"),
+    [
+        ("data/train.json", True),
+        ("data/deep/../train.json", True),
+        ("data", True),
+        ("data/../train.json", False),
+        ("database/train.json", False),
+        ("/elsewhere/data/train.json", False),
+    ],
+)
+def test_dvc_watches_what_lies_in_data(clone, path, watched):
+    workspace = Workspace(clone)
+    assert workspace.is_watched(workspace.path(path)) is watched

@@ -1,14 +1,16 @@
-"""The base model, pinned: build/base.json names its source, revision and the sha256 of its files.
+"""The base model, pinned: build/base.json records its source, its revision and the sha256 of each of its files.
 
-`pin` makes that record in the fetch stage, `locate` gives every later stage the folder that matches it. Only
-safetensors weights, configuration and tokenizer files count: never code (*.py), never pickles (*.bin, *.pt).
+`pin` makes that record in the fetch stage, `locate` returns the folder that matches it in every later stage, and `find`
+tells without the network whether a model is here. Only safetensors weights, configuration and tokenizer files are used:
+never code (*.py), never pickles (*.bin, *.pt).
 """
 
 import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Self
@@ -16,15 +18,15 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from falcon_job.errors import InputError, JobError
+from falcon_job.errors import InputError, JobError, first_line
 from falcon_job.files import sha256_file, write_text
 from falcon_job.params import ModelParams, Sha256
-from falcon_job.sources.hub import download_snapshot
-from falcon_job.sources.tracking import is_watched
+from falcon_job.sources.hub import download_files, find_in_cache, list_files
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+INDEX = "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 SETTINGS = (
@@ -38,7 +40,7 @@ SETTINGS = (
     "chat_template.json",
 )
 FILES = (*WEIGHTS, *TOKENIZER, *SETTINGS)
-"""Patterns of the files that are fetched and hashed, at the root of a model's folder."""
+"""Names of the files that are downloaded and hashed; files in folders never are."""
 
 
 class PinnedModel(BaseModel):
@@ -62,9 +64,9 @@ class PinnedModel(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise InputError(f"{path} is missing: run `falcon-job fetch` first") from None
+            raise InputError("is missing", place=path, fix="run `falcon-job fetch` first") from None
         except ValidationError as error:
-            raise InputError(f"{path} is damaged: run `dvc repro -f fetch` to write it anew") from error
+            raise InputError("is damaged", place=path, fix="run `dvc repro -f fetch` to write it anew") from error
 
     def write(self, path: Path) -> None:
         """Write build/base.json, whole or not at all."""
@@ -72,19 +74,22 @@ class PinnedModel(BaseModel):
 
 
 def pin(model: ModelParams, workspace: Workspace) -> PinnedModel:
-    """Return the record of a base model, once it is downloaded where need be and known to be whole.
+    """Return the record of a base model, after downloading what the Hub cache lacks of it.
 
     Raises:
         InputError: there is no such model, or it lacks its configuration, tokenizer or safetensors weights.
         JobError: the network failed, or a download is damaged.
     """
-    folder = _folder(model.source, model.revision, workspace)
+    if model.revision is None:
+        folder = _existing_folder(model.source, workspace)
+        if not workspace.is_watched(folder):
+            logger.warning("%s is outside data/: DVC does not watch it, though every stage checks its hashes", folder)
+    else:
+        folder = _download(model, model.revision, workspace)
     files = _hash_files(folder)
     if model.revision is not None:
         _check_blobs(folder, files)
-    elif not is_watched(folder, workspace):
-        logger.warning("%s is outside data/: DVC does not watch it, though every stage checks its hashes", folder)
-    check_whole(folder, files, model.source)
+    _check_complete(folder, files, model.source)
     return PinnedModel(source=model.source, revision=model.revision, files=files)
 
 
@@ -95,10 +100,13 @@ def locate(workspace: Workspace, pinned: PinnedModel | None = None) -> Path:
 
     Raises:
         InputError: build/base.json is missing, or a file of the model is not the one it records.
-        JobError: the network failed, or offline and not in the cache.
+        JobError: the network failed, or HF_HUB_OFFLINE is set and a file is not in the cache.
     """
     pinned = pinned or PinnedModel.read(workspace.base)
-    folder = _folder(pinned.source, pinned.revision, workspace)
+    if pinned.revision is None:
+        folder = _existing_folder(pinned.source, workspace)
+    else:
+        folder = download_files(pinned.source, pinned.revision, pinned.files)
     found = _hash_files(folder)
     for name in sorted(found.keys() | pinned.files):
         if found.get(name) != pinned.files.get(name):
@@ -106,95 +114,138 @@ def locate(workspace: Workspace, pinned: PinnedModel | None = None) -> Path:
     return folder
 
 
-def _changed(path: Path, revision: str | None) -> InputError:
-    problem = f"{path} is not the file that build/base.json records"
-    if revision is not None:
-        return InputError(f"{problem}: delete {path.resolve()} and run `dvc repro -f fetch` to download it again")
-    return InputError(f"{problem}: restore it, or run `dvc repro -f fetch` to accept the change")
+def find(model: ModelParams, workspace: Workspace) -> Path:
+    """Return the folder of a base model that is here and complete. The network is not used, and nothing is hashed.
+
+    Raises:
+        InputError: the folder or the Hub cache does not hold all of the model.
+    """
+    folder: Path | None
+    if model.revision is None:
+        folder = _existing_folder(model.source, workspace)
+    else:
+        folder = find_in_cache(model.source, model.revision)
+    if folder is None:
+        raise InputError(
+            "is not in the Hub cache",
+            place=f"model.source: {model.source}",
+            fix="run `falcon-job fetch` to download it",
+        )
+    _check_complete(folder, {path.name for path in folder.iterdir() if path.is_file()}, model.source)
+    return folder
 
 
-def _folder(source: str, revision: str | None, workspace: Workspace) -> Path:
-    if revision is not None:
-        return download_snapshot(source, revision, FILES)
+def _download(model: ModelParams, revision: str, workspace: Workspace) -> Path:
+    """Return the folder of a model, downloaded as far as the cache lacks it.
+
+    Where the Hub cannot be asked, a complete copy in the cache will do. Weights are downloaded last: a copy that has
+    all of them has the other files too.
+    """
+    try:
+        names = [name for name in list_files(model.source, revision) if _matches(name, FILES)]
+    except JobError as error:
+        with suppress(InputError):
+            folder = find(model, workspace)
+            logger.warning("%s; the copy in the cache is complete and is used", error)
+            return folder
+        raise
+    _check_names(names, model.source)
+    return download_files(model.source, revision, sorted(names, key=lambda name: (_matches(name, WEIGHTS), name)))
+
+
+def _existing_folder(source: str, workspace: Workspace) -> Path:
     folder = workspace.path(source)
     if not folder.is_dir():
         raise InputError(
-            f"model.source: there is no folder {folder}: correct the path in params.yaml, or run `dvc pull` "
-            "for tracked data; a Hub id needs model.revision, a full commit (40 hex digits, under 'History')"
+            "does not exist, or is not a folder",
+            place=f"model.source: {folder}",
+            fix="correct the path in params.yaml, or run `dvc pull` if DVC tracks it; a Hub id needs model.revision, a "
+            "full commit (40 hex digits, under 'History' on the Hub)",
         )
     return folder
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file that matters, by name, sorted. Hashing frees the GIL: threads help."""
+    """Return the sha256 of each file that matters, by name, sorted. Hashing releases the GIL, so threads help."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, FILES))
         with ThreadPoolExecutor() as pool:
             return dict(zip(names, pool.map(lambda name: sha256_file(folder / name), names), strict=True))
     except OSError as error:
-        raise JobError(f"{error.filename}: {error.strerror}: make it readable, then run again") from error
+        problem = f"cannot be read ({error.strerror})"
+        raise JobError(problem, place=error.filename or folder, fix="make it readable, then run again") from error
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_whole(folder: Path, names: Collection[str], source: str) -> None:
-    """Check that a folder's file names are those of a whole model in safetensors.
+def _changed(path: Path, revision: str | None) -> InputError:
+    """Return the error for a file that was changed, added or removed since the record was made."""
+    fix = "restore it, or run `dvc repro -f fetch` to accept the change"
+    if revision is not None:
+        fix = f"delete {path.resolve()} and run `dvc repro -f fetch` to download it again"
+    return InputError("is not the file that build/base.json records", place=path, fix=fix)
+
+
+def _check_complete(folder: Path, names: Collection[str], source: str) -> None:
+    """Check that a folder holds a complete model in safetensors.
 
     Raises:
-        InputError: something is missing, or the weights are of another kind.
+        InputError: something is missing or damaged, or the weights are in another format.
     """
-    if "config.json" not in names:
-        raise InputError(f"model.source: {source} has no config.json: name a model in the format of transformers")
-    if not any(_matches(name, TOKENIZER) for name in names):
-        raise InputError(
-            f"model.source: {source} has no tokenizer ({', '.join(TOKENIZER)}): copy it in, or name a whole model"
-        )
-    for name in _weight_files(folder, names, source):
+    _check_names(names, source)
+    weights = ["model.safetensors"] if "model.safetensors" in names else _shards(folder / INDEX)
+    for name in weights:
         if name not in names:
             raise InputError(
-                f"model.source: {source} lacks {name}, which model.safetensors.index.json names: "
-                "copy the model again, or name another revision"
+                f"lacks {name}, which {INDEX} names",
+                place=f"model.source: {source}",
+                fix="copy the model again, or name another revision",
             )
         _check_readable(folder / name)
 
 
-def _weight_files(folder: Path, names: Collection[str], source: str) -> list[str]:
-    """Return the names of the files that transformers reads weights from."""
-    if "model.safetensors" in names:
-        return ["model.safetensors"]
-    if "model.safetensors.index.json" in names:
-        return _shards(folder / "model.safetensors.index.json")
-    raise InputError(
-        f"model.source: {source} has no model.safetensors; pickled weights (*.bin, *.pt) are refused, since "
-        "reading them runs their code: name a revision with safetensors, or convert a copy you trust with "
-        "save_pretrained"
-    )
+def _check_names(names: Collection[str], source: str) -> None:
+    """Check that a model has its configuration, tokenizer and safetensors weights, by the names of its files."""
+    place = f"model.source: {source}"
+    if "config.json" not in names:
+        raise InputError("has no config.json", place=place, fix="name a model in the format of transformers")
+    if not any(_matches(name, TOKENIZER) for name in names):
+        fix = "copy it into the folder, or name a complete model"
+        raise InputError(f"has no tokenizer ({', '.join(TOKENIZER)})", place=place, fix=fix)
+    if not {"model.safetensors", INDEX} & set(names):
+        raise InputError(
+            "has no model.safetensors; pickled weights (*.bin, *.pt) are refused, because reading them runs their code",
+            place=place,
+            fix="name a revision with safetensors, or convert a copy that you trust with save_pretrained",
+        )
 
 
 def _shards(index: Path) -> list[str]:
+    """Return the names of the files that share the weights."""
     try:
         return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} is no index of safetensors shards: copy or download the model again") from error
+        problem = "does not list the files that hold the weights"
+        raise InputError(problem, place=index, fix="copy or download the model again") from error
 
 
 def _check_readable(path: Path) -> None:
-    """Find a file cut short, or the pointer of a clone without Git LFS, before a stage needs it."""
+    """Find a truncated file, or the pointer that a clone without Git LFS has instead, before a stage needs it."""
     try:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as error:
-        raise InputError(
-            f"{path} is no whole safetensors file ({error}): copy it again, or run `git lfs pull` there"
-        ) from error
+        problem = f"is not a complete safetensors file ({first_line(error)})"
+        raise InputError(problem, place=path, fix="copy it again, or run `git lfs pull` in its folder") from error
 
 
 def _check_blobs(folder: Path, files: dict[str, str]) -> None:
-    """Check what huggingface_hub does not: a big file's blob bears the Hub's sha256 of it."""
+    """Check what huggingface_hub does not: in its cache, a large file is a link to one named by its sha256."""
     for name, sha256 in files.items():
         path = folder / name
         blob = path.readlink().name if path.is_symlink() else ""
         if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
-            raise JobError(f"{path.resolve()} was damaged on the way (its sha256 is {sha256}): delete it and run again")
+            problem = f"was damaged during the download (its sha256 is {sha256})"
+            raise JobError(problem, place=path.resolve(), fix="delete it and run again")

@@ -8,7 +8,6 @@ from falcon_job.errors import InputError, JobError
 from falcon_job.files import new_folder, sha256_file, write_json
 from falcon_job.params import DatasetParams, is_url
 from falcon_job.sources.download import download
-from falcon_job.sources.tracking import is_watched
 from falcon_job.workspace import Workspace
 
 SPLITS = ("train", "dev")
@@ -17,7 +16,7 @@ SPLITS = ("train", "dev")
 def fetch_datasets(dataset: DatasetParams, workspace: Workspace) -> None:
     """Write train.*, dev.* and manifest.json to build/raw: all of them, or none.
 
-    manifest.json holds, for each split, its source as in params, the sha256 and the size in bytes.
+    manifest.json holds, for each split, its source as in params, its sha256 and its size in bytes.
 
     Raises:
         InputError: a file is missing, has another sha256 than params say, or lies outside data/ without one.
@@ -28,8 +27,11 @@ def fetch_datasets(dataset: DatasetParams, workspace: Workspace) -> None:
             manifest = {split: _fetch_split(split, dataset, workspace, folder) for split in SPLITS}
             write_json(folder / "manifest.json", manifest)
     except OSError as error:
-        where = error.filename or workspace.raw
-        raise JobError(f"{where}: {error.strerror}: free the disk or the file, then run again") from error
+        raise JobError(
+            f"could not be copied ({error.strerror})",
+            place=error.filename or workspace.raw,
+            fix="make room on the disk, or the file readable, then run again",
+        ) from error
 
 
 def _fetch_split(split: str, dataset: DatasetParams, workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -40,33 +42,33 @@ def _fetch_split(split: str, dataset: DatasetParams, workspace: Workspace, folde
     actual = sha256_file(copy)
     if expected not in (None, actual):
         raise InputError(
-            f"dataset.{split}: {source} has sha256 {actual}, params.yaml says {expected}: "
-            f"restore the file, or set dataset.{split}_sha256 to the first if the change is meant"
+            f"has sha256 {actual}, but params.yaml says {expected}",
+            place=f"dataset.{split}: {source}",
+            fix=f"restore the file; if the change is meant, set dataset.{split}_sha256 to {actual}",
         )
     return {"source": source, "sha256": actual, "bytes": copy.stat().st_size}
 
 
 def _suffix(split: str, source: str) -> str:
-    """Return the suffix that tells the format of a path or URL, such as .json."""
+    """Return the suffix of a path or URL, such as .json, which tells its format."""
     path = source.partition("?")[0].partition("#")[0] if is_url(source) else source
     suffix = PurePath(path).suffix
     if not suffix:
-        raise InputError(f"dataset.{split}: {source} has no suffix such as .json, which tells its format: rename it")
+        raise InputError(
+            "has no suffix such as .json, which tells its format", place=f"dataset.{split}: {source}", fix="rename it"
+        )
     return suffix
 
 
 def _local_file(split: str, source: str, sha256: str | None, workspace: Workspace) -> Path:
-    if sha256 is not None and is_url(source):  # params refuse a URL without
+    if sha256 is not None and is_url(source):  # params refuse a URL without a sha256
         return download(source, sha256, workspace.downloads)
     path = workspace.path(source)
+    place = f"dataset.{split}: {path}"
     if not path.is_file():
-        raise InputError(
-            f"dataset.{split}: there is no file {path}: correct the path in params.yaml, "
-            "or run `dvc pull` for tracked data"
-        )
-    if sha256 is None and not is_watched(path, workspace):
-        raise InputError(
-            f"dataset.{split}: {path} is outside data/, where DVC does not watch it: "
-            f"set dataset.{split}_sha256 to {sha256_file(path)}"
-        )
+        fix = "correct the path in params.yaml, or run `dvc pull` if DVC tracks the file"
+        raise InputError("does not exist, or is not a file", place=place, fix=fix)
+    if sha256 is None and not workspace.is_watched(path):
+        fix = f"set dataset.{split}_sha256 to {sha256_file(path)}"
+        raise InputError("is outside data/, where DVC does not watch it", place=place, fix=fix)
     return path

@@ -1,16 +1,15 @@
-"""Models of the Hugging Face Hub, into its own cache (HF_HOME), with errors that say what to do.
+"""Models of the Hugging Face Hub, downloaded into its own cache, with errors that say what to do.
 
-huggingface_hub respects HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and the proxy variables, as they stand
-when it is first imported.
+huggingface_hub reads its variables when it is first imported: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, the proxy
+variables, and the timeouts HF_HUB_ETAG_TIMEOUT (what the Hub says about a model or file) and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
 
-from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub import HfApi, constants, get_session, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -21,88 +20,93 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from falcon_job.errors import InputError, JobError, first_line
-from falcon_job.sources.http import httpx
+from falcon_job.sources.download import TRANSFER_ERRORS
 
 logger = logging.getLogger(__name__)
 
+HUB_ERRORS = (*TRANSFER_ERRORS, EntryNotFoundError, ValueError, RuntimeError)
+"""What huggingface_hub raises when the Hub refuses, fails or sends something that is not an answer."""
 
-def download_snapshot(source: str, revision: str, patterns: Sequence[str]) -> Path:
-    """Return the folder of a model's files, downloading those that the cache lacks.
+
+def list_files(source: str, revision: str) -> list[str]:
+    """Return the names of a model's files on the Hub, those in folders as "folder/name".
 
     Args:
         source: Hub id, owner/name.
         revision: full commit, 40 hex digits.
-        patterns: names wanted, among the files at the repository's root.
 
     Raises:
-        InputError: no such model or revision, or no permission to read it.
-        JobError: the network failed, or offline and not in the cache.
+        InputError: there is no such model or revision, or no permission to read it.
+        JobError: the network failed, or HF_HUB_OFFLINE is set.
     """
-    logger.info("base model: %s at revision %s, downloading what the cache lacks", source, revision)
-    _bound_requests()
-    if not sys.stderr.isatty():
-        disable_progress_bars()  # one of its bars does not look for a terminal
     try:
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"])
-        )
-    except (httpx.HTTPError, EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
-        raise _explain(_cause(error), source, revision) from error
+        # Unlike snapshot_download, which in huggingface_hub 2.4 waits for a stalled Hub forever, this takes a timeout.
+        model = HfApi().model_info(source, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except HUB_ERRORS as error:
+        raise _explain(error, source, revision) from error
+    return [file.rfilename for file in model.siblings or ()]
 
 
-def _bound_requests() -> None:
-    """Bound every request in time: huggingface_hub 2.4 lists files without one, so a stalled Hub hangs."""
-    hooks = get_session().event_hooks["request"]
-    if _set_timeout not in hooks:
-        hooks.append(_set_timeout)
+def download_files(source: str, revision: str, names: Iterable[str]) -> Path:
+    """Return the folder of a model in the cache, with the named files downloaded, in this order, unless they are there.
+
+    Raises:
+        InputError: there is no such model or file, or no permission to read it.
+        JobError: the network failed, or HF_HUB_OFFLINE is set and a file is missing.
+    """
+    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # for requests that set none, such as those to Xet
+    try:
+        paths = [hf_hub_download(source, name, revision=revision) for name in names]
+    except HUB_ERRORS as error:
+        raise _explain(error, source, revision) from error
+    return Path(paths[0]).parent
 
 
-def _set_timeout(request: httpx.Request) -> None:
-    if request.extensions["timeout"]["read"] is None:
-        request.extensions["timeout"] = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT).as_dict()
+def find_in_cache(source: str, revision: str) -> Path | None:
+    """Return the folder of a model in the cache, complete or not; None where its config.json is not there.
 
-
-def _cause(error: Exception) -> Exception:
-    """Unwrap "not in the cache" to why the Hub could not be asked."""
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return error.__cause__
-    return error
+    Raises:
+        InputError: `source` cannot be a Hub id.
+    """
+    try:
+        config = try_to_load_from_cache(source, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise _explain(error, source, revision) from error
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _explain(error: Exception, source: str, revision: str) -> JobError:
-    """Say what the user can do; the text never holds a request, so never a token."""
-    model = f"model.source: {source} at revision {revision}"
+    """Return an error that says what to do; its text never holds a request, and so never a token."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # from "not in the cache" to why the Hub could not be asked
+    place = f"model.source: {source} at revision {revision}"
     if isinstance(error, GatedRepoError):
-        page = f"{constants.ENDPOINT}/{source}"
-        return InputError(
-            f"{model} is gated: accept the licence on {page}, then run `falcon-job fetch` with HF_TOKEN set to a token "
-            "that may read it"
-        )
+        fix = f"accept the licence on {constants.ENDPOINT}/{source}, then {_with_token()}"
+        return InputError("is gated", place=place, fix=fix)
     if isinstance(error, RepositoryNotFoundError):
-        return InputError(
-            f"{model} is not on the Hub, or private: correct model.source, or, if private, run `falcon-job fetch` with "
-            "HF_TOKEN set"
-        )
+        fix = f"correct model.source; if the model is private, {_with_token()}"
+        return InputError("is not on the Hub, or private", place=place, fix=fix)
     if isinstance(error, RevisionNotFoundError):
-        return InputError(f"{model}: the model has no such revision: correct model.revision")
+        return InputError("is not on the Hub, though the model is", place=place, fix="correct model.revision")
     if isinstance(error, HFValidationError):
-        return InputError(f"model.source: {source} is no Hub id: write owner/name ({first_line(error)})")
+        problem = f"is not a Hub id ({first_line(error)})"
+        return InputError(problem, place=f"model.source: {source}", fix="write owner/name")
     if isinstance(error, OfflineModeIsEnabled):
-        return JobError(f"{model} is not whole in the cache and HF_HUB_OFFLINE is set: unset it and run again")
+        problem = "is not complete in the cache, and HF_HUB_OFFLINE is set"
+        return JobError(problem, place=place, fix="unset it and run again")
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(error.response.status_code, model)
-    return JobError(
-        f"{model} could not be downloaded ({first_line(error)}): check the network and disk, then run again"
-    )
+        return _explain_status(error.response.status_code, place)
+    fix = "check the network and the disk, then run again"
+    return JobError(f"could not be downloaded ({first_line(error)})", place=place, fix=fix)
 
 
-def _explain_status(status: int, model: str) -> JobError:
+def _explain_status(status: int, place: str) -> JobError:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return InputError(
-            f"{model}: the Hub refuses access (HTTP {status}): run `falcon-job fetch` with HF_TOKEN set to a valid "
-            "token that may read it"
-        )
-    return JobError(f"{model}: the Hub answered HTTP {status}: run again later")
+        return InputError(f"may not be read (the Hub answered HTTP {status})", place=place, fix=_with_token())
+    return JobError(f"could not be downloaded (the Hub answered HTTP {status})", place=place, fix="run again later")
+
+
+def _with_token() -> str:
+    return "run `falcon-job fetch` with HF_TOKEN set to a token that may read it"

@@ -8,10 +8,12 @@ from falcon_job.workspace import Workspace
 
 
 def fetch(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Fetch what params name, checked by hash; later stages need the network only for missing weights.
+    """Fetch the datasets and the base model that params name, and record their hashes.
+
+    Later stages use the network only where the cache has lost files of the model.
 
     Raises:
-        InputError: params name something that is missing, refused, incomplete or has another hash.
+        InputError: what params name is missing, refused or incomplete, or has another hash.
         JobError: the network or the disk failed.
     """
     fetch_datasets(params.dataset, workspace)

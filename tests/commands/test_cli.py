@@ -107,7 +107,7 @@ def test_wrong_usage_gives_2_and_says_what_is_wrong(arguments, said):
 def test_outside_a_clone_one_line_says_so(arguments, tmp_path):
     done = job(*arguments, folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: no dvc.yaml in ")
+    assert "is not inside a clone of falcon_job" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

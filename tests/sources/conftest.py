@@ -115,8 +115,8 @@ class HubServer(Server):
         path = handler.path.partition("?")[0]
         if self.stalled and f"{handler.command} {path}".startswith(self.stalled):
             self.released.wait(30)
-        elif match := re.fullmatch(r"/api/models/(\w+/\w+)/tree/(\w+)", path):
-            self._known(handler, *match.groups()) and handler.reply(200, self._tree())
+        elif match := re.fullmatch(r"/api/models/(\w+/\w+)/revision/(\w+)", path):
+            self._known(handler, *match.groups()) and handler.reply(200, self._info())
         elif match := re.fullmatch(r"/(\w+/\w+)/resolve/(\w+)/(.+)", path):
             repo, revision, name = match.groups()
             self._known(handler, repo, revision) and self._file(handler, name)
@@ -132,15 +132,9 @@ class HubServer(Server):
             return True
         return False
 
-    def _tree(self):
-        entries = []
-        for name, body in self.files.items():
-            entry = {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-            if name.endswith(".safetensors"):
-                sha256 = hashlib.sha256(body).hexdigest()
-                entry["lfs"] = {"oid": sha256, "size": len(body), "pointerSize": 134}
-            entries.append(entry)
-        return json.dumps(entries).encode()
+    def _info(self):
+        siblings = [{"rfilename": name} for name in self.files]
+        return json.dumps({"id": self.repo, "sha": REVISION, "siblings": siblings}).encode()
 
     def _file(self, handler, name):
         if self.denial:

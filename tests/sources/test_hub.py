@@ -38,9 +38,9 @@ UNWANTED = {
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from huggingface_hub import constants
-time.sleep, constants.HF_HUB_DOWNLOAD_TIMEOUT = lambda seconds: None, 0.5  # every retry, with less waiting
+time.sleep = lambda seconds: None  # every retry, without the waiting
 from falcon_job.errors import JobError
+from falcon_job.machine import Machine
 from falcon_job.params import load_params
 from falcon_job.sources.base_model import locate
 from falcon_job.stages.fetch import fetch
@@ -104,6 +104,8 @@ def job(hub, tmp_path):
         "HF_HOME": str(tmp_path / "hf"),
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": TOKEN,
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
         "NO_PROXY": "127.0.0.1",
     }
     job = Job(workspace, {**kept, **ours})
@@ -136,6 +138,35 @@ def test_second_use_works_offline(job, hub):
     assert job.run("fetch", HF_HUB_OFFLINE="1") == ""
     assert job.workspace.base.read_bytes() == first
     assert len(hub.requests) == asked
+
+
+def test_no_stage_asks_a_hub_whose_files_are_all_in_the_cache(job, refused):
+    job.run()
+    assert job.run("locate", HF_ENDPOINT=refused) == str(snapshot(job))
+
+
+@pytest.mark.parametrize("trouble", ["GET /api/models", None])
+def test_fetch_takes_a_complete_copy_where_the_hub_is_down(job, hub, refused, trouble):
+    job.run()
+    first = job.workspace.base.read_bytes()
+    hub.stalled = trouble
+    assert job.run("fetch", HF_ENDPOINT=hub.url if trouble else refused) == ""
+    assert job.workspace.base.read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_an_incomplete_copy_does_not_replace_the_hub(job, name):
+    job.run()
+    job.workspace.base.unlink()
+    (snapshot(job) / name).unlink()
+    assert "HF_HUB_OFFLINE" in job.error("JobError", HF_HUB_OFFLINE="1")
+
+
+def test_weights_are_downloaded_last(job, hub):
+    job.run()
+    downloads = [path for command, path, _ in hub.requests if command == "GET" and "/resolve/" in path]
+    assert len(downloads) == len(WANTED)
+    assert downloads[-1].endswith("/model.safetensors")
 
 
 def test_locate_downloads_what_the_cache_lacks(job):
@@ -178,7 +209,7 @@ def test_unpinned_hub_id_is_an_input_error(job, hub):
     assert hub.requests == []
 
 
-def test_name_that_is_no_hub_id_is_an_input_error(job, hub):
+def test_name_that_cannot_be_a_hub_id_is_an_input_error(job, hub):
     job.configure(source="org/bad--name")
     assert "owner/name" in job.error("InputError")
     assert hub.requests == []
@@ -219,7 +250,7 @@ def test_stalled_hub_is_a_job_error(job, hub, where):
     assert "timed out" in job.error("JobError")
 
 
-def test_weights_damaged_on_the_way_are_caught_and_the_advice_repairs_it(job, hub):
+def test_damaged_weights_are_caught_and_the_advice_repairs_them(job, hub):
     hub.damaged = "model.safetensors"
     message = job.error("JobError")
     blob = (snapshot(job) / "model.safetensors").resolve()
@@ -235,6 +266,6 @@ def test_pickled_weights_alone_are_refused_and_not_downloaded(job, hub):
     assert all("pytorch_model.bin" not in path for _, path, _ in hub.requests)
 
 
-def test_server_that_is_no_hub_is_a_job_error(job, server):
+def test_server_that_is_not_a_hub_is_a_job_error(job, server):
     server.script.body = b"<html>"
     job.error("JobError", HF_ENDPOINT=server.url)

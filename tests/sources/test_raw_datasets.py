@@ -102,7 +102,7 @@ def test_missing_file_is_named_with_what_to_do(workspace):
     assert "params.yaml" in message
 
 
-def test_folder_is_no_dataset(workspace):
+def test_folder_is_not_a_dataset(workspace):
     (workspace.data / "folder.json").mkdir()
     error_of(InputError, workspace, train="data/folder.json")
 

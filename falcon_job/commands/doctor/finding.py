@@ -1,99 +1,62 @@
-"""What a check looks at, and what it returns."""
+"""What a check is given, and what it returns."""
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from falcon_job.errors import InputError
-from falcon_job.machine import read_machine
+from falcon_job.errors import InputError, JobError, Problem
+from falcon_job.machine import Machine, read_machine
 from falcon_job.params import Params, load_params
 from falcon_job.workspace import Workspace
-
-BYTES_PER_MB = 1e6
-BYTES_PER_GB = 1e9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a check; see `ok`, `note` and `problem`."""
+    """What a check found, and what to do about it: nothing when ok.
+
+    With a note, the job runs, but slower or with less. With a problem, it cannot run with the present params.
+    """
 
     status: Literal["ok", "note", "problem"]
     found: str
     fix: str | None = None
-    """What to do; None when ok."""
 
 
-def ok(found: str) -> Finding:
-    """All is well."""
-    return Finding("ok", found)
-
-
-def note(found: str, fix: str) -> Finding:
-    """The job runs, but slower, or with less."""
-    return Finding("note", found, fix)
-
-
-def problem(found: str, fix: str) -> Finding:
-    """The job cannot run with the present params."""
-    return Finding("problem", found, fix)
+def problem(error: JobError) -> Finding:
+    """Return what an error says as a finding."""
+    found = "; ".join(map(str, (Problem(error.problem, error.place), *error.problems)))
+    return Finding("problem", found, error.fix or "correct what this line names")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What `falcon-job` runs on and for; what is missing or bad is None here and a line of its own check."""
+    """Where `falcon-job` runs; what is missing or invalid has its default here, and a check of its own."""
 
     workspace: Workspace | None = None
     params: Params | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    machine: Machine = field(default_factory=Machine.model_construct)
 
 
 def look_around() -> Surroundings:
-    """Return the clone around the current directory, its params, and the device that is asked for."""
-    workspace = params = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Return the clone around the current directory, its params and the settings of this machine."""
+    workspace, params, machine = None, None, Machine.model_construct()
     with contextlib.suppress(InputError):
         workspace = Workspace.find()
     with contextlib.suppress(InputError):
-        device = read_machine(workspace.root if workspace else Path.cwd()).device
+        machine = read_machine(workspace.root if workspace else Path.cwd())
     with contextlib.suppress(InputError):
-        workspace = Workspace.find()
-        params = load_params(workspace.params)
-    return Surroundings(workspace, params, device)
+        params = load_params(workspace.params) if workspace else None
+    return Surroundings(workspace, params, machine)
 
 
-def uses_gpu(here: Surroundings) -> bool:
-    """Tell whether the job would run on a GPU, as `choose_device` decides it."""
-    import torch
-
-    return here.device != "cpu" and torch.cuda.is_available()
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in GB (1e9, as in reports/)."""
+    return f"{size / 1e9:.1f} GB"
 
 
-def needs_bitsandbytes(params: Params | None) -> bool:
-    """Tell whether the params ask for 4-bit weights or an optimizer of bitsandbytes."""
-    return params is not None and (
-        params.model.precision == "nf4" or not params.train.optimizer.startswith("adamw_torch")
-    )
-
-
-def readable(size: float) -> str:
-    """Return a number of bytes in GB (1e9, as in reports/), a small one in MB."""
-    if size < BYTES_PER_GB / 10:
-        return f"{size / BYTES_PER_MB:.1f} MB"
-    return f"{size / BYTES_PER_GB:.1f} GB"
-
-
-def renew_environment() -> str:
-    """Say how to install what requirements.lock names."""
-    return "`make image`" if _in_image() else "`rm -f .venv/.ready && make env`"
-
-
-def renew_torch(build: str) -> str:
-    """Say how to install another build of torch; an empty `build` is the one of the package registry."""
-    index = f" TORCH_INDEX=ADDRESS with the index of PyTorch's install page for {build}" if build else ""
-    return f"`make image{index}`" if _in_image() else f"remove .venv/, then `make env`{index}"
-
-
-def _in_image() -> bool:
-    return "FALCON_JOB_IMAGE" in os.environ
+def reinstall(*, another_torch: bool = False) -> str:
+    """Return how to install what requirements.lock names, or another build of torch."""
+    command = "make image" if "FALCON_JOB_IMAGE" in os.environ else "rm -rf .venv && make env"
+    return f"`{command} TORCH_INDEX=URL`, the URL from PyTorch's install page" if another_torch else f"`{command}`"

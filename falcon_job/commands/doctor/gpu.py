@@ -1,136 +1,129 @@
-"""torch, the GPUs it sees, and the libraries with GPU kernels."""
+"""torch, NVIDIA's driver, the GPUs, and bitsandbytes with its kernels for them."""
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
-from falcon_job.commands.doctor.finding import (
-    Finding,
-    Surroundings,
-    needs_bitsandbytes,
-    note,
-    ok,
-    problem,
-    readable,
-    renew_environment,
-    renew_torch,
-    uses_gpu,
-)
+from falcon_job.commands.doctor.finding import Finding, Surroundings, gigabytes, reinstall
 from falcon_job.errors import MachineError, first_line
 
-QUANTIZATION_ERROR = 0.2
-"""Relative error of a product with nf4 weights that is surely a wrong one; 0.09 is usual."""
+REPAIR = (
+    "in a container, start it with `docker run --gpus all` or podman's `--device nvidia.com/gpu=all`; else install "
+    "NVIDIA's driver anew and reboot"
+)
+ASK_DRIVER = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+ROOT = Path("/")
 
 
 def check_torch(here: Surroundings) -> Finding:
-    """Check that torch can be imported, and say which CUDA it was built with."""
+    """Check that torch can be imported, and say which CUDA it was built for."""
     try:
         import torch
     except (ImportError, OSError) as error:
-        return problem(f"cannot be imported ({first_line(error)})", renew_torch(""))
-    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build, without CUDA"
-    return ok(f"{torch.__version__}, {built}")
+        raise MachineError(f"cannot be imported ({first_line(error)})", fix=reinstall(another_torch=True)) from error
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    return Finding("ok", f"{torch.__version__}, {built}")
+
+
+def check_driver(here: Surroundings, root: Path = ROOT) -> Finding:
+    """Find out why torch does not use an NVIDIA GPU that is there."""
+    import torch
+
+    if here.machine.device == "cpu":
+        return Finding("ok", "not needed, as FALCON_JOB_DEVICE=cpu is set")
+    if torch.cuda.is_available():
+        return Finding("ok", "works with this torch")
+    obstacle = _obstacle(root)
+    if obstacle is None:
+        return Finding("ok", "no NVIDIA GPU found")
+    return Finding("problem" if here.machine.device == "cuda" else "note", *obstacle)
+
+
+def _obstacle(root: Path) -> tuple[str, str] | None:
+    """Return why torch cannot use a GPU, and what to do; None where there is no NVIDIA GPU."""
+    import torch
+
+    if not shutil.which(ASK_DRIVER[0]):
+        vendors = (root / "sys/bus/pci/devices").glob("*/vendor")
+        has_nvidia = any(file.read_text(encoding="utf-8").strip() == "0x10de" for file in vendors)
+        return ("missing, though there is an NVIDIA device", REPAIR) if has_nvidia else None
+    asked = subprocess.run(ASK_DRIVER, capture_output=True, text=True)  # noqa: S603
+    said = (asked.stdout + asked.stderr).strip().partition("\n")[0]
+    if asked.returncode:
+        return f"nvidia-smi fails ({said})", REPAIR
+    if torch.version.cuda is None:
+        return f"{said}, but this torch is a CPU build", reinstall(another_torch=True)
+    reason = _why_no_cuda()
+    if "too old" in reason:
+        fix = f"install a newer driver, or a torch for an older CUDA: {reinstall(another_torch=True)}"
+        return f"{said}, too old for this torch's CUDA {torch.version.cuda}", fix
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        fix = "unset CUDA_VISIBLE_DEVICES, or name GPUs that `nvidia-smi` lists"
+        return f"{said}, but CUDA_VISIBLE_DEVICES={visible!r} hides it from torch ({reason})", fix
+    return f"{said}, but torch cannot use it ({reason})", REPAIR
+
+
+def _why_no_cuda() -> str:
+    """Return torch's own reason for not using a GPU."""
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda")
+    except (AssertionError, RuntimeError) as error:
+        return first_line(error)
+    return "no reason given"
 
 
 def check_gpu(here: Surroundings) -> Finding:
-    """Compute something on every GPU that torch sees."""
-    if uses_gpu(here):
-        return _try_gpus(here)
-    if here.params and here.params.model.precision == "fp16":
-        return problem("none in use, and model.precision fp16 needs one", "use bf16 or fp32 on a CPU; see driver")
-    if here.device == "cpu":
-        return ok("none in use, as FALCON_JOB_DEVICE=cpu says")
-    if here.device == "cuda":
-        return problem("torch sees none, and FALCON_JOB_DEVICE=cuda asks for one", "see driver, or unset it")
-    return note(
-        "torch sees none, so the job runs on the CPU", "where there is one, see driver; the CPU is for small models"
+    """Check that the device can compute in the precision of params, and compute something on every GPU."""
+    import torch
+
+    from falcon_job.model.precision import choose_device, compute_dtype
+
+    device = choose_device(here.machine)
+    if here.params:
+        compute_dtype(here.params.model.precision, device)
+    if device.type == "cuda":
+        return Finding("ok", "; ".join(map(_try_gpu, range(torch.cuda.device_count()))))
+    if here.machine.device == "cpu":
+        return Finding("ok", "not used, as FALCON_JOB_DEVICE=cpu is set")
+    return Finding(
+        "note", "torch sees none, so the job runs on the CPU", "see driver if there is one; a CPU trains small models"
     )
 
 
-def _try_gpus(here: Surroundings) -> Finding:
+def _try_gpu(index: int) -> str:
+    """Return what a GPU is, once it has multiplied matrices."""
     import torch
 
-    from falcon_job.model.precision import compute_dtype
-
-    found = []
-    for index in range(torch.cuda.device_count()):
-        name = torch.cuda.get_device_name(index)
-        try:
-            found.append(f"{name} ({_describe(index)})")
-        except torch.OutOfMemoryError:
-            return problem(f"{name} is full", "end what else runs on it, which `nvidia-smi` lists")
-        except RuntimeError as error:
-            built = ", ".join(torch.cuda.get_arch_list())
-            return problem(
-                f"{name} does not compute ({first_line(error)})",
-                f"this torch serves {built}: {renew_torch('this GPU')}, or set FALCON_JOB_DEVICE=cpu",
-            )
+    name = torch.cuda.get_device_name(index)
     try:
-        if here.params:
-            compute_dtype(here.params.model.precision, torch.device("cuda"))
-    except MachineError as error:
-        refusal, _, fix = str(error).rpartition(": ")
-        return problem(f"{'; '.join(found)}: {refusal}", fix)
-    return ok("; ".join(found))
-
-
-def _describe(index: int) -> str:
-    """Return what a GPU can do, once it has multiplied matrices.
-
-    Raises:
-        RuntimeError: it cannot, or not rightly.
-    """
-    import torch
-
-    with torch.cuda.device(index):
-        free, total = torch.cuda.mem_get_info()
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        ones = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16 if bf16 else torch.float16)
-        if not (ones @ ones == len(ones)).all():
-            raise RuntimeError("a product of matrices is wrong")
-        capability = ".".join(map(str, torch.cuda.get_device_capability()))
-    return f"compute capability {capability}, {readable(free)} of {readable(total)} free, {'' if bf16 else 'no '}bf16"
+        ones = torch.ones(64, 64, device=f"cuda:{index}")
+        (ones @ ones).sum().item()
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:
+        built = f"built for {', '.join(torch.cuda.get_arch_list())}"
+        fix = f"end other programs that use it, or replace this torch ({built}): {reinstall(another_torch=True)}"
+        raise MachineError(f"cannot compute ({first_line(error)})", place=name, fix=fix) from error
+    capability = ".".join(map(str, torch.cuda.get_device_capability(index)))
+    return f"{name} (compute capability {capability}, {gigabytes(free)} of {gigabytes(total)} free)"
 
 
 def check_bitsandbytes(here: Surroundings) -> Finding:
-    """Multiply with 4-bit weights on the device that the job would use."""
-    lacking = problem if needs_bitsandbytes(here.params) else note
-    device = "cuda" if uses_gpu(here) else "cpu"
-    try:
-        error = _quantization_error(device)
-    except ModuleNotFoundError as missing:
-        return lacking(f"cannot be imported ({missing}), so no nf4 and no 8-bit optimizer", renew_environment())
-    except Exception as failed:  # its libraries fail in many ways, which matter only where it is needed
-        return lacking(f"{_version('bitsandbytes')} fails on {device} ({first_line(failed)})", renew_environment())
-    if error > QUANTIZATION_ERROR:
-        return lacking(f"{_version('bitsandbytes')} computes wrongly on {device}", renew_environment())
-    return ok(f"{_version('bitsandbytes')}, nf4 works on {device}")
-
-
-def _quantization_error(device: str) -> float:
+    """Hold weights in 4 bits on the device that the job would use."""
     import torch
-    from bitsandbytes import matmul_4bit
-    from bitsandbytes.functional import quantize_4bit
 
-    weight = torch.arange(64 * 64, device=device).reshape(64, 64).sin()
-    rows = torch.eye(64, device=device)
-    quantized, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-    product = matmul_4bit(rows, quantized.t(), quant_state=state)
-    return float((product - weight.t()).norm() / weight.norm())
-
-
-def check_triton(here: Surroundings) -> Finding:
-    """Check that Triton can be imported where there is a GPU for it."""
-    if not uses_gpu(here):
-        return ok(f"{_version('triton')}, and only a GPU needs it")
+    device = "cuda" if here.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
+    weights = torch.eye(64, device=device)  # 0 and 1 are exact in nf4
     try:
-        import_module("triton")  # which is not installed, nor known to mypy, everywhere
-    except (ImportError, OSError) as error:
-        return note(f"cannot be imported ({first_line(error)}), so no fused attention kernels", renew_environment())
-    return ok(_version("triton"))
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+        if not torch.equal(dequantize_4bit(*quantize_4bit(weights, quant_type="nf4")), weights):
+            raise RuntimeError("4-bit weights are restored wrongly")
+    except Exception as error:  # its libraries fail in many ways
+        params = here.params
+        needed = params and (params.model.precision == "nf4" or not params.train.optimizer.startswith("adamw_torch"))
+        found = f"fails on {device} ({first_line(error)}), so neither nf4 nor an 8-bit optimizer works"
+        return Finding("problem" if needed else "note", found, reinstall())
+    return Finding("ok", f"nf4 works on {device}")

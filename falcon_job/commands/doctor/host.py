@@ -1,89 +1,115 @@
-"""Memory and cores, as a container or a scheduler limits them."""
+"""Memory, disks, and the folders that the job writes to."""
 
+import mmap
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
 from pathlib import Path
 
 import psutil
+from huggingface_hub import constants
 
-from falcon_job.commands.doctor.finding import Finding, Surroundings, note, ok, readable
+from falcon_job.commands.doctor.finding import Finding, Surroundings, gigabytes
+from falcon_job.errors import InputError, first_line
+from falcon_job.sources.base_model import find
 
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 256e6
+LITTLE_DISK = 5e9
+DISK_FOR_WEIGHTS = 20e9  # Falcon-7B takes 14 GB
+GPU_CACHES = {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
 ROOT = Path("/")
 
 
 def check_memory(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Check the memory of the host, and of the container where that is less."""
-    memory = psutil.virtual_memory()
-    available = memory.available
-    found = f"{readable(memory.total)}, {readable(available)} available"
-    limit = memory_limit(root)
-    if limit is not None and limit < memory.total:
-        available = min(available, limit)
-        found += f", at most {readable(limit)} for this container or job"
+    """Check the memory that is available; a container's control group (version 2) may limit it."""
+    total, available = psutil.virtual_memory()[:2]
+    limit = root / "sys/fs/cgroup/memory.max"
+    if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()) != "max":
+        total, available = min(total, int(text)), min(available, int(text))
+    found = f"{gigabytes(available)} of {gigabytes(total)} available"
     if available < LITTLE_MEMORY:
-        return note(found, "end other programs, or give the container or job more: less than 4 GB is soon too little")
-    return ok(found)
+        return Finding("note", found, "end other programs, or give the container more (at least 4 GB)")
+    return Finding("ok", found)
 
 
 def check_shared_memory(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Check the shared memory through which data loaders hand on batches."""
-    folder = root / "dev" / "shm"
+    """Check the shared memory through which data loaders hand over batches."""
+    folder = root / "dev/shm"
     if not folder.is_dir():
-        return ok("no /dev/shm on this system")
-    size = psutil.disk_usage(str(folder)).total
+        return Finding("ok", "not used on this system")
+    size = shutil.disk_usage(folder).total
     if size < LITTLE_SHARED_MEMORY:
-        return note(f"{readable(size)} in /dev/shm, Docker's default", "start the container with `--shm-size 8g`")
-    return ok(f"{readable(size)} in /dev/shm")
+        return Finding("note", f"only {gigabytes(size)} in /dev/shm", "start the container with `--shm-size 8g`")
+    return Finding("ok", f"{gigabytes(size)} in /dev/shm")
 
 
-def check_cores(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Check how many cores this process may use; a quota is one that torch does not see."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = f"{usable} usable"
-    quota = cpu_quota(root)
-    if quota is None or quota >= usable:
-        return ok(found)
-    found += f", of which this container or job may use {quota:g} at a time"
-    if "OMP_NUM_THREADS" in os.environ:
-        return ok(found)
-    return note(found, f"set OMP_NUM_THREADS={max(1, int(quota))}, lest {usable} threads wait for each other")
+def check_disk(here: Surroundings) -> Finding:
+    """Check the free space for outputs, weights and temporary files."""
+    folders = {name: folder for name, folder in _written_folders(here).items() if name not in GPU_CACHES}
+    free = {name: shutil.disk_usage(_existing(folder)).free for name, folder in folders.items()}
+    found = ", ".join(f"{gigabytes(size)} free in {folders[name]} ({name})" for name, size in free.items())
+    wanted = {name: DISK_FOR_WEIGHTS if name == "HF_HOME" else LITTLE_DISK for name in free}
+    if little := [f"{gigabytes(wanted[name])} in {name}" for name in free if free[name] < wanted[name]]:
+        fix = f"make room for at least {', '.join(little)}, or set the variable to a folder on a larger disk"
+        return Finding("note", found, fix)
+    return Finding("ok", found)
 
 
-def memory_limit(root: Path = ROOT) -> int | None:
-    """Return the lowest limit of this process's control groups in bytes; None without one."""
-    texts = [*_read("", "memory.max", root), *_read("memory", "memory.limit_in_bytes", root)]
-    return min((int(text) for text in texts if text != "max"), default=None)
+def check_folders(here: Surroundings) -> Finding:
+    """Check that folders can be written, and that compiled code in them can be loaded."""
+    folders = _written_folders(here)
+    if bad := {name: reason for name, folder in folders.items() if (reason := why_not_usable(folder))}:
+        found = "; ".join(f"{name}: {folders[name]} cannot be written ({reason})" for name, reason in bad.items())
+        fix = "make them writable, or set the variables to other folders"
+        return Finding("problem" if bad.keys() - GPU_CACHES else "note", found, fix)
+    code = {name: folder for name, folder in folders.items() if name in {"TMPDIR", *GPU_CACHES}}
+    if closed := [f"{name}: {folder}" for name, folder in code.items() if why_not_usable(folder, for_code=True)]:
+        fix = "mount with exec (`docker run --tmpfs /tmp:exec`), or set the variables to other folders"
+        return Finding("note", f"mounted noexec, so that compiled kernels cannot be loaded: {'; '.join(closed)}", fix)
+    return Finding("ok", f"writable: {', '.join(folders)}")
 
 
-def cpu_quota(root: Path = ROOT) -> float | None:
-    """Return the lowest quota of this process's control groups in cores; None without one."""
-    periods = _read("cpu", "cpu.cfs_period_us", root)
-    pairs = [
-        *(text.split() for text in _read("", "cpu.max", root)),
-        *([quota, period] for quota, period in zip(_read("cpu", "cpu.cfs_quota_us", root), periods, strict=False)),
-    ]
-    return min((int(quota) / int(period) for quota, period in pairs if quota not in ("max", "-1")), default=None)
+def _written_folders(here: Surroundings) -> dict[str, Path]:
+    """Return the folders that the job writes to, by the variable that sets them."""
+    from dvc.dirs import site_cache_dir
+
+    folders = {"TMPDIR": Path(tempfile.gettempdir()), "DVC_SITE_CACHE_DIR": Path(site_cache_dir())}
+    defaults = {"TRITON_CACHE_DIR": os.path.expanduser("~/.triton/cache")}  # noqa: PTH111 - never raises
+    if here.workspace:
+        folders["the clone"] = here.workspace.root
+        defaults["TORCHINDUCTOR_CACHE_DIR"] = str(here.workspace.kernels)
+    if _is_to_download(here):
+        folders["HF_HOME"] = Path(constants.HF_HUB_CACHE)
+    return folders | {name: Path(os.environ.get(name) or default) for name, default in defaults.items()}
 
 
-def _read(controller: str, name: str, root: Path) -> list[str]:
-    """Return what a file says in this process's control group and in those above; no controller is version 2."""
-    return [
-        file.read_text(encoding="utf-8").strip()
-        for folder in _groups(controller, root)
-        if (file := folder / name).is_file()
-    ]
+def _is_to_download(here: Surroundings) -> bool:
+    """Tell whether weights are still to be downloaded."""
+    if here.workspace and here.params and here.params.model.revision is not None:
+        try:
+            find(here.params.model, here.workspace)
+        except InputError:
+            return True
+    return False
 
 
-def _groups(controller: str, root: Path) -> Iterator[Path]:
-    mounted = root / "sys" / "fs" / "cgroup" / controller
-    for line in _lines(root / "proc" / "self" / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            group = mounted / path.lstrip("/")
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mounted))
+def why_not_usable(folder: Path, *, for_code: bool = False) -> str | None:
+    """Return why a file cannot be made in a folder, or mapped there as code; None where it can.
+
+    Tried, not read from the folder's mode, which says nothing about root or a read-only file system. A folder that does
+    not exist stands for the nearest one above that does.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+            file.write(b"code")
+            file.flush()
+            if for_code and hasattr(mmap, "PROT_EXEC"):  # not on Windows
+                mmap.mmap(file.fileno(), 4, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
+    except OSError as error:
+        return error.strerror or first_line(error)
+    return None
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.access(path, os.F_OK))

@@ -1,123 +1,105 @@
-"""Memory and cores: those of the machine, or of its control group where that has less."""
+"""Memory, disks and folders."""
 
-import os
+import shlex
+import subprocess
+import sys
 
 import psutil
 import pytest
 
-from falcon_job.commands.doctor.finding import Surroundings
-from falcon_job.commands.doctor.host import check_cores, check_memory, check_shared_memory, cpu_quota, memory_limit
+from falcon_job.commands.doctor import host
+from falcon_job.commands.doctor.finding import Surroundings, look_around
+from falcon_job.commands.doctor.host import check_disk, check_folders, check_memory, check_shared_memory
+from tests.commands.doctor.conftest import ONE_CHECK
 
-NOWHERE = Surroundings()
-UNLIMITED = "9223372036854771712"
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Write files under a root like /."""
-
-    def write(contents):
-        for name, content in contents.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(f"{content}\n")
-        return tmp_path
-
-    return write
+TOTAL = f"{psutil.virtual_memory().total / 1e9:.1f} GB"
 
 
-def version_2(group, **contents):
-    return {"proc/self/cgroup": "0::/" + group, **{f"sys/fs/cgroup/{k}": v for k, v in contents.items()}}
+@pytest.mark.parametrize(
+    ("limit", "total", "is_low"), [("1000000000", "1.0 GB", True), ("max", TOTAL, None), (None, TOTAL, None)]
+)
+def test_the_memory_of_a_container_may_be_less_than_the_hosts(tmp_path, limit, total, is_low):
+    if limit:
+        (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+        (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
+    found = check_memory(Surroundings(), tmp_path)
+    assert f"of {total} available" in found.found
+    assert is_low is None or (found.status == "note") is is_low
 
 
-def test_a_system_without_control_groups_has_no_limits(tmp_path):
-    assert memory_limit(tmp_path) is None
-    assert cpu_quota(tmp_path) is None
-    assert check_cores(NOWHERE, tmp_path).status == "ok"
-    assert check_shared_memory(NOWHERE, tmp_path).status == "ok"
-
-
-def test_this_machine_has_lines():
-    assert "available" in check_memory(NOWHERE).found
-    assert "usable" in check_cores(NOWHERE).found
-
-
-def test_a_container_of_version_2_has_its_own_limits(files):
-    root = files(version_2("", **{"memory.max": 2_000_000_000, "cpu.max": "150000 100000"}))
-    assert memory_limit(root) == 2_000_000_000
-    assert cpu_quota(root) == 1.5
-
-
-def test_version_2_without_limits(files):
-    root = files(version_2("", **{"memory.max": "max", "cpu.max": "max 100000"}))
-    assert memory_limit(root) is None
-    assert cpu_quota(root) is None
-
-
-def test_the_lowest_limit_above_a_group_counts(files):
-    """As in a job of Slurm, or a slice of systemd."""
-    contents = {"job/memory.max": 3_000_000_000, "job/step/memory.max": "max", "job/step/cpu.max": "400000 100000"}
-    root = files(version_2("job/step", **contents, **{"job/cpu.max": "200000 100000"}))
-    assert memory_limit(root) == 3_000_000_000
-    assert cpu_quota(root) == 2
-
-
-def test_version_1(files):
-    cgroup = "5:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n1:name=systemd:/\n0::/"
-    root = files(
-        {
-            "proc/self/cgroup": cgroup,
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": 1_500_000_000,
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": 50000,
-            "sys/fs/cgroup/cpu/cpu.cfs_period_us": 100000,
-        }
-    )
-    assert memory_limit(root) == 1_500_000_000
-    assert cpu_quota(root) == 0.5
-
-
-def test_version_1_without_limits(files):
-    root = files(
-        {
-            "proc/self/cgroup": "4:memory:/\n5:cpu:/",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED,
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": -1,
-            "sys/fs/cgroup/cpu/cpu.cfs_period_us": 100000,
-        }
-    )
-    assert cpu_quota(root) is None
-    assert "at most" not in check_memory(NOWHERE, root).found
-
-
-def test_a_low_memory_limit_is_noted(files):
-    found = check_memory(NOWHERE, files(version_2("", **{"memory.max": 1_000_000_000})))
-    assert found.status == "note"
-    assert "at most 1.0 GB" in found.found
-    assert found.found.startswith(f"{psutil.virtual_memory().total / 1e9:.1f} GB")
-
-
-def test_a_quota_below_the_cores_is_noted_unless_threads_are_set(files, monkeypatch):
-    root = files(version_2("", **{"cpu.max": "50000 100000"}))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    found = check_cores(NOWHERE, root)
-    assert found.status == "note"
-    assert "OMP_NUM_THREADS=1" in found.fix
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert check_cores(NOWHERE, root).status == "ok"
-
-
-def test_cores_that_this_process_may_not_use_do_not_count():
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        assert check_cores(NOWHERE).found.startswith("1 usable")
-    finally:
-        os.sched_setaffinity(0, before)
+def usage(monkeypatch, **numbers):
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda folder: type("Usage", (), numbers))
 
 
 @pytest.mark.parametrize(("size", "status"), [(64 * 2**20, "note"), (8e9, "ok")])
-def test_shared_memory_as_small_as_dockers_is_noted(files, monkeypatch, size, status):
-    root = files({"dev/shm/file": ""})
-    monkeypatch.setattr(psutil, "disk_usage", lambda path: type("Usage", (), {"total": size}))
-    found = check_shared_memory(NOWHERE, root)
+def test_shared_memory_as_small_as_dockers_is_noted(tmp_path, monkeypatch, size, status):
+    assert check_shared_memory(Surroundings(), tmp_path).status == "ok", "a system without /dev/shm"
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    usage(monkeypatch, total=size)
+    found = check_shared_memory(Surroundings(), tmp_path)
     assert found.status == status
     assert status == "ok" or "--shm-size" in found.fix
+
+
+def test_little_space_is_noted_and_weights_to_download_need_more(clone, monkeypatch):
+    monkeypatch.chdir(clone.folder)
+    usage(monkeypatch, free=4.9e9)
+    assert check_disk(look_around()).status == "note"
+    usage(monkeypatch, free=19e9)
+    assert check_disk(look_around()).status == "ok"
+    clone.set_model(source="org/falcon-7b", revision="0" * 40)
+    found = check_disk(look_around())
+    assert found.status == "note"
+    assert "20.0 GB in HF_HOME" in found.fix
+
+
+def test_folders_that_can_be_written_are_ok_and_none_is_made(clone, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    assert clone.finding("folders")[0] == "ok"
+    assert clone.finding("disk")[0] in ("ok", "note")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("where", ["/proc/cache", "FILE/cache"])
+@pytest.mark.parametrize(
+    ("variable", "status"),
+    [("TRITON_CACHE_DIR", "note"), ("TORCHINDUCTOR_CACHE_DIR", "note"), ("DVC_SITE_CACHE_DIR", "problem")],
+)
+def test_a_cache_that_cannot_be_written_is_named(clone, tmp_path, variable, status, where):
+    (tmp_path / "file").touch()
+    folder = where.replace("FILE", str(tmp_path / "file"))
+    found = clone.finding("folders", **{variable: folder})
+    assert found[0] == status
+    assert f"{variable}: {folder} cannot be written" in found[1]
+
+
+def test_a_read_only_hub_cache_is_a_problem_only_while_weights_are_missing(clone):
+    assert clone.finding("folders", HF_HOME="/proc/hf")[0] == "ok"
+    clone.set_model(source="org/falcon-7b", revision="0" * 40)
+    assert clone.finding("folders", HF_HOME="/proc/hf")[0] == "problem"
+
+
+def test_a_clone_that_cannot_be_written_is_a_problem(clone, monkeypatch):
+    honest = host.why_not_usable
+
+    def on_a_read_only_disk(folder, **options):
+        return "read-only" if folder == clone.folder else honest(folder, **options)
+
+    monkeypatch.setattr(host, "why_not_usable", on_a_read_only_disk)
+    monkeypatch.chdir(clone.folder)
+    found = check_folders(look_around())
+    assert found.status == "problem"
+    assert f"the clone: {clone.folder} cannot be written (read-only)" in found.found
+
+
+def test_a_cache_on_a_mount_without_exec_is_noted(clone, tmp_path):
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    mount = f"mount -t tmpfs -o noexec,size=8m tmpfs {shlex.quote(str(mounted))}"
+    if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    check = shlex.join([sys.executable, "-c", ONE_CHECK, "check_folders"])
+    done = clone.call("unshare", "--mount", "sh", "-c", f"{mount} && {check}", TMPDIR=str(mounted))
+    assert '"status": "note"' in done.stdout
+    assert f"TMPDIR: {mounted}" in done.stdout
+    assert "mount with exec" in done.stdout

@@ -1,0 +1,76 @@
+"""Python's packages, as pyproject.toml needs and requirements.lock pins them, and the C compiler that Triton calls."""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from packaging.requirements import Requirement
+
+from falcon_job.commands.doctor.finding import Finding, Surroundings, reinstall
+from falcon_job.errors import MachineError, first_line
+
+SHOWN = 3
+COMPILERS = ("gcc", "clang", "cc")
+
+
+def check_packages(here: Surroundings) -> Finding:
+    """Compare what is installed with what the job needs, and with what it was tested with."""
+    if here.workspace is None:
+        return Finding("note", "not compared outside a clone", "run this inside a clone")
+    project = tomllib.loads(here.workspace.path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    # bitsandbytes has a check of its own: not every run needs it
+    needed = [line for line in project["dependencies"] if not line.startswith("bitsandbytes")]
+    if different := _differences(needed):
+        raise MachineError(f"packages are missing or too old: {different}", fix=reinstall())
+    lock = here.workspace.path("requirements.lock").read_text(encoding="utf-8")
+    if different := _differences(re.findall(r"^\w[^#\n]*", lock, re.MULTILINE)):
+        return Finding("note", f"versions differ from requirements.lock: {different}", reinstall())
+    return Finding("ok", f"as in requirements.lock, for Python {platform.python_version()}")
+
+
+def _differences(lines: Iterable[str]) -> str:
+    """Return the first requirements that are not met here, in words; "" where all are."""
+    found = [difference for line in lines if (difference := _difference(Requirement(line)))]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
+
+
+def _difference(wanted: Requirement) -> str | None:
+    if wanted.marker and not wanted.marker.evaluate():
+        return None
+    try:
+        installed = version(wanted.name)
+    except PackageNotFoundError:
+        return f"no {wanted.name}"
+    met = wanted.specifier.contains(installed, prereleases=True)
+    return None if met else f"{wanted.name} {installed} (not {wanted.specifier})"
+
+
+def check_compiler(here: Surroundings) -> Finding:
+    """Compile C that includes Python.h, as Triton does for each of its kernels at first use."""
+    command = shlex.split(os.environ.get("CC", "")) or [next(filter(shutil.which, COMPILERS), COMPILERS[0])]
+    if said := _why_not_compiling(command):
+        found = f"{command[0]} fails ({said}), so no fused attention kernels on a GPU"
+        return Finding("note", found, "`apt-get install gcc libc6-dev python3-dev`, or name another compiler in CC")
+    return Finding("ok", f"{shutil.which(command[0])}, with Python's headers")
+
+
+def _why_not_compiling(command: list[str]) -> str | None:
+    """Return what a compiler says of a small extension module; None where it compiles it."""
+    headers = sysconfig.get_path("include", "posix_prefix")  # Debian's own scheme names a folder without headers
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-shared", "-fPIC", "-I", headers, "-x", "c", "-", "-o", f"{folder}/probe.so"]
+        try:
+            done = subprocess.run([*command, *options], input="#include <Python.h>", capture_output=True, text=True)  # noqa: S603
+        except OSError as error:
+            return first_line(error)
+    lines = done.stderr.splitlines() or ["no message"]
+    return next((line for line in lines if "error" in line), lines[0]) if done.returncode else None
