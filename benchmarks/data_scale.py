@@ -1,10 +1,11 @@
-"""What preprocessing takes by the number of questions: time, peak host memory, bytes kept a question in training.
+"""How preprocessing scales with the number of questions: time, peak host memory, bytes kept per question in training.
 
     python -m benchmarks.data_scale [--questions 10000 ...] [--format jsonl]
 
-Generates rows of invented questions, seven on a passage of about 120 words, and runs the stage by its own command, the
-demo's settings and tokenizer with 1,024 tokens. Host memory is the stage's resident set, with the pages of files that
-it maps. `kept` is what a process that plans the steps of the result holds for it. One JSON line a number of questions.
+Generates rows of invented questions, seven per passage of about 120 words, and runs the stage's own command with the
+demo's settings and tokenizer, at 1,024 tokens. Host memory is the stage's resident set, including the pages of files
+that it maps. `kept_bytes_a_question` is what a process that plans training steps holds in memory. Prints one JSON line
+for each number of questions.
 """
 
 import gc
@@ -38,7 +39,7 @@ ROWS_AT_A_TIME = 10_000
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Yield flat rows, those of a passage together, as most files have them."""
+    """Yield flat rows, grouped by passage as in most files."""
     draw = random.Random(0)
     context, years = "", []
     for number in range(count):
@@ -56,7 +57,7 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def write(path: Path, count: int) -> None:
-    """Write rows to a file of JSON Lines or Parquet."""
+    """Write generated rows to a JSON Lines or Parquet file."""
     remaining = rows(count)
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
@@ -69,7 +70,7 @@ def write(path: Path, count: int) -> None:
 
 
 def prepare(work: Path, name: str, count: int) -> None:
-    """Lay out a workspace with generated training questions."""
+    """Create a workspace with generated training questions."""
     for code in CODE:
         copy = shutil.copytree if (ROOT / code).is_dir() else shutil.copy
         copy(ROOT / code, work / code)
@@ -83,10 +84,10 @@ def prepare(work: Path, name: str, count: int) -> None:
 
 
 def run_stage(work: Path, stage: str) -> tuple[float, int]:
-    """Return the seconds and the peak resident set, in bytes, of a stage.
+    """Run a stage and return its seconds and its peak resident set in bytes.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the stage failed.
     """
     command = [sys.executable, "-m", "falcon_job", stage]
     started = time.perf_counter()
@@ -98,12 +99,12 @@ def run_stage(work: Path, stage: str) -> tuple[float, int]:
 
 
 def kept(split: Path) -> int:
-    """Return the bytes that Python and NumPy hold for the planned steps of a split."""
+    """Return how many bytes Python and NumPy hold for the planned steps of a split."""
 
     def plan() -> StepDataset:
         return StepDataset(Split(split), 128, PackForm.dense(2048), seed=0)
 
-    plan()  # what it imports is not counted
+    plan()  # imports what it needs, which is not counted
     tracemalloc.start()
     steps = plan()
     gc.collect()
@@ -117,7 +118,7 @@ def kept(split: Path) -> int:
 @click.option("--questions", type=int, multiple=True, default=(10_000, 100_000, 1_000_000))
 @click.option("--format", "suffix", type=click.Choice(["jsonl", "parquet"]), default="jsonl")
 def main(questions: tuple[int, ...], suffix: str) -> None:
-    """Print one JSON line a number of questions."""
+    """Print one JSON line for each number of questions."""
     for count in questions:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)

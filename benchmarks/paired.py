@@ -1,4 +1,4 @@
-"""F1 of some runs beside that of others, question by question."""
+"""Compare the F1 of runs question by question."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ Predictions = Mapping[str, str]
 
 
 def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -> dict[str, float]:
-    """Return how much higher F1 is with the first of each pair, in points, and the 95 % interval of that.
+    """Return by how many points F1 is higher in the first run of each pair, with the 95 % interval of the difference.
 
     Args:
-        pairs: predictions by question id, of a run and of the one that it is compared with.
-        dev: the questions, of which passages are drawn anew for the interval (paired bootstrap).
+        pairs: the predictions of a run and of the run to compare it with, each by question id.
+        dev: the file of questions; the interval is a paired bootstrap over its passages.
     """
     passages = list(read_passages(dev))
     golds = {q.id: [answer.text for answer in q.answers] for passage in passages for q in passage.questions}

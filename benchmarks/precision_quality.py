@@ -1,11 +1,13 @@
-"""What a precision costs in quality: the same runs in each of several precisions, compared question by question.
+"""What a precision costs in quality: the same runs in several precisions, compared question by question.
 
     python -m benchmarks.precision_quality PRESET MODEL SQUAD WORK [--precision fp8 ...] [--seeds 5] [--at-once 5]
 
-Trains and evaluates by the stages' own commands, in WORK: PRESET's params with MODEL (a folder) in place of its model,
-all of SQUAD's train.json and dev.json in place of its data, `train.seed` 0, 1, ... in bf16 and each precision named.
-One JSON line a run, then one a precision: mean differences from bf16 over seeds, and of F1 the 95 % interval of a
-paired bootstrap over the passages of dev.
+Trains and evaluates in WORK with the stages' own commands and PRESET's params. MODEL (a folder) replaces the preset's
+model, and all of train.json and dev.json of SQUAD replace its data. `train.seed` is 0, 1, ... in bf16 and in each
+precision named.
+
+Prints one JSON line for each run, then one for each precision: the mean differences from bf16 over all seeds, and for
+F1 the 95 % interval of a paired bootstrap over the passages of dev.
 """
 
 import json
@@ -36,7 +38,7 @@ Run = dict[str, Any]
 
 
 def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
-    """Train and evaluate in a copy of a workspace that is preprocessed; return its numbers."""
+    """Train and evaluate in a copy of a preprocessed workspace; return its numbers."""
     work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
     return {
         "precision": precision,
@@ -48,7 +50,7 @@ def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
 
 
 def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
-    """Return what a precision's runs differ by from those in bf16 with the same seeds."""
+    """Return by how much the runs of a precision differ from those in bf16 with the same seeds."""
     ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
     pairs = [(ours[seed], reference[seed]) for seed in reference]
     means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES[1:], "validation_loss")}
@@ -64,11 +66,11 @@ def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
 @takes_a_job
 @click.option("--precision", "precisions", multiple=True, default=("fp8", "nf4"))
 @click.option("--seeds", default=5)
-@click.option("--at-once", default=5, help="Runs at a time on each GPU.")
+@click.option("--at-once", default=5, help="How many runs share a GPU.")
 def main(
     preset: str, model: Path, squad: Path, work: Path, precisions: tuple[str, ...], seeds: int, at_once: int
 ) -> None:
-    """Print one JSON line a run and one a precision."""
+    """Print one JSON line for each run and one for each precision."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     change(shared, preprocess={"limit": None}, evaluate={"limit": None})

@@ -1,10 +1,10 @@
-"""What a preset scores, untuned and trained with several seeds.
+"""The scores of a preset, untuned and after training with several seeds.
 
     python -m benchmarks.seeds PRESET MODEL SQUAD WORK [--seeds 5] [--at-once 1]
 
-Runs the stages' own commands in WORK: PRESET's params with MODEL (a folder) in place of its model and SQUAD's
-train.json and dev.json in place of its data; `train.seed` 0, 1, ... One JSON line for the untuned model and for each
-seed, then the mean and the standard deviation over seeds.
+Runs the stages' own commands in WORK with PRESET's params. MODEL (a folder) replaces the preset's model, and train.json
+and dev.json of SQUAD replace its data. `train.seed` is 0, 1, ... Prints one JSON line for the untuned model and one for
+each seed, then the mean and the standard deviation over all seeds.
 """
 
 import json
@@ -29,9 +29,9 @@ from benchmarks.job import (
 @click.command(help=__doc__)
 @takes_a_job
 @click.option("--seeds", type=click.IntRange(min=2), default=5)
-@click.option("--at-once", default=1, help="Runs at a time on each GPU.")
+@click.option("--at-once", default=1, help="How many runs share a GPU.")
 def main(preset: str, model: Path, squad: Path, work: Path, seeds: int, at_once: int) -> None:
-    """Print one JSON line for the untuned model, one a seed, mean and deviation."""
+    """Print one JSON line for the untuned model, one for each seed, the mean and the deviation."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     run_stages(shared, "fetch", "preprocess", "baseline")

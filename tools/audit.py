@@ -30,7 +30,7 @@ URL = "PIP_AUDIT_OSV_URL"
 TIMEOUT = 15
 """Seconds to wait for each response."""
 ACCEPTED = {
-    "CVE-2025-69872": "diskcache, which DVC needs, has no fixed release; exploits need write access to DVC's cache folders",
+    "CVE-2025-69872": "diskcache, which DVC needs, has no fixed release; it needs write access to DVC's cache folders",
 }
 """Vulnerabilities that do not fail the audit, and why."""
 

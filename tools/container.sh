@@ -24,9 +24,9 @@ if [ -t 0 ] && [ -t 1 ]; then terminal=-it; else terminal=-i; fi
 # `docker` may really be podman.
 case $("$ENGINE" --version) in *podman*) podman=yes ;; *) podman= ;; esac
 
-# Print the engine's user options. The caller must own the files that the container writes, and must
-# keep access to files of its groups. A call by root runs as the owner of the checkout. Rootless Docker maps root to the caller; podman with
-# keep-id maps each id to itself.
+# Print the engine's user options. The caller must own the files that the container writes, and must keep access to files
+# of its groups. If root calls, the container runs as the owner of the checkout. Rootless Docker maps root to the caller;
+# podman with keep-id maps each id to itself.
 user() {
 	if [ "$(id -u)" = 0 ]; then
 		echo "--user $(stat -c %u:%g .)"
