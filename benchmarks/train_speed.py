@@ -136,7 +136,9 @@ def _check_comparable(params: Params, rows: Sequence[int]) -> None:
         "--rows that divide train.questions_per_step": not any(params.train.questions_per_step % n for n in rows),
     }
     if missing := [name for name, holds in conditions.items() if not holds]:
-        raise click.UsageError(f"not every system can train with these settings; the comparison needs {'; '.join(missing)}")
+        raise click.UsageError(
+            f"not every system can train with these settings; the comparison needs {'; '.join(missing)}"
+        )
 
 
 def _of_7b_type(config: Result) -> bool:
