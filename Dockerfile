@@ -1,5 +1,5 @@
-# What the job needs to run, and not the job: its code is the checkout that is mounted on /job, so that the code that runs
-# is the code that DVC hashes. `make image` builds it, `make container-train` uses it.
+# The image holds everything that the job needs, but not the job. The code is the checkout, mounted on /job, so that DVC
+# hashes the code that runs. `make image` builds the image, `make container-train` uses it.
 
 ARG BASE_IMAGE=docker.io/nvidia/cuda:13.0.2-base-ubuntu24.04
 
@@ -9,7 +9,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock /opt/venv/
-# An index with torch for another CUDA, for drivers too old for the one that torch comes with.
+# For a driver too old for the CUDA version that torch comes with: an index of torch builds for another CUDA version.
 ARG TORCH_INDEX=
 # hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -21,21 +21,21 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM ${BASE_IMAGE} AS job
-# gcc and Python's headers: Triton compiles a launcher for each of its kernels.
+# Triton needs gcc and Python's headers: it compiles a launcher for each of its kernels.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates gcc git libc6-dev make python3 python3-dev tini \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /opt/venv /opt/venv
-# safe.directory: the checkout belongs to whoever mounts it, and libgit2 reads this setting from a file alone.
-# The identity is for experiments and commits where the checkout's own configuration names none.
+# safe.directory: the checkout may belong to another user, and libgit2 reads this setting only from a file.
+# The identity is for experiments and commits, if the checkout does not configure one.
 RUN git config --system --add safe.directory '*' \
  && git config --system user.name falcon-job \
  && git config --system user.email falcon-job@localhost \
  && install -d -m 1777 /hf
 COPY --chmod=0755 tools/falcon-job.sh /usr/local/bin/falcon-job
-# Any uid runs it, on a read-only root too: what is written goes to /tmp, weights to /hf and the rest to /job. A uid without
-# a name needs USER and LOGNAME; DVC starts its stages with SHELL.
+# Any uid can run the image, and the root file system may be read-only: weights go to /hf, temporary files to /tmp and
+# everything else to /job. A uid without a name needs USER and LOGNAME. DVC starts its stages with SHELL.
 ENV PATH=/opt/venv/bin:$PATH \
     FALCON_JOB_IMAGE=1 \
     HOME=/tmp \
@@ -55,15 +55,15 @@ ENV PATH=/opt/venv/bin:$PATH \
     DVC_NO_ANALYTICS=1
 WORKDIR /job
 USER 10001:10001
-# -g: a signal to the container reaches what a shell or make started, too.
+# -g: forward signals to the whole process group, so that they also reach what a shell or make started.
 ENTRYPOINT ["tini", "-g", "--"]
 CMD ["falcon-job", "run"]
 
 
-# Built by `make container-test`: the tests that mean something inside, run as the image's own user.
+# `make container-test` builds this stage, which runs the tests marked `container` as the image's own user.
 FROM job AS test
 COPY --chown=10001:10001 . /job/
-# a repository, since DVC wants one to unpack the bundled data
+# DVC needs a Git repository to unpack the bundled data.
 RUN git init --quiet && python -m pytest -m container
 
 

@@ -1,1 +1,1 @@
-"""What measures the job; not part of it."""
+"""Measurements of the job. The job itself does not use them."""

@@ -87,7 +87,7 @@ def run_stage(work: Path, stage: str) -> tuple[float, int]:
     """Run a stage; return its seconds and its peak resident set in bytes.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the stage failed.
     """
     command = [sys.executable, "-m", "falcon_job", stage]
     started = time.perf_counter()

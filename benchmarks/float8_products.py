@@ -1,12 +1,16 @@
-"""What the products of Falcon-7B's frozen layers take in bf16 and in float8, by how it is scaled and accumulated.
+"""Time the matrix products of Falcon-7B's frozen layers in bf16 and float8, by kind of scaling and accumulation.
 
     python -m benchmarks.float8_products [--tokens 8192] [--hidden 4544] [--layers 32]
 
-Forward products and those of the input gradient, random numbers, medians. `rows` has a scale a token and an output,
-`tensor` one for each matrix; `fast` accumulates in the tensor cores. Errors are relative 2-norms against float64. Also
-what it takes to find the scales and cast, by a compiled function, apart, and to cast by a scale that is known from
-packs before (`delayed`): in training most of that is fused with what makes the numbers. One JSON line a layer and
-direction, then the sum over all layers.
+Measures the forward product and the product for the input gradient, with random numbers; times are medians. `rows` uses
+one scale per token and per output, `tensor` one per matrix, and `fast` accumulates in the tensor cores. Errors are
+relative 2-norms against float64.
+
+`rows_cast` and `tensor_cast` are the times to find the scales and cast, in a separate compiled function. `delayed_cast`
+is the time to cast with a scale known from earlier packs. In training, most of this is fused with the operation that
+makes the numbers.
+
+Prints one JSON line for each layer and direction, then the sum over all layers.
 """
 
 import json
@@ -26,19 +30,19 @@ CHECKED_ROWS = 512
 
 
 def quantize_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a matrix as float8 with one scale for all of it, float32 [1, 1]."""
+    """Return a matrix as float8 with one scale for the whole matrix, float32 [1, 1]."""
     scale = values.float().abs().amax().view(1, 1) / torch.finfo(FLOAT8).max
     return (values.float() / scale).to(FLOAT8), scale
 
 
 def cast(values: Tensor, scale: Tensor) -> Tensor:
-    """Return a matrix as float8 by a scale that is known, as delayed scaling has it from what came before."""
+    """Return a matrix as float8 with a known scale, as in delayed scaling, which takes it from earlier packs."""
     limit = torch.finfo(FLOAT8).max
     return (values.float() / scale).clamp(-limit, limit).to(FLOAT8)
 
 
 def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor, fast: bool) -> Tensor:
-    """Return the product of float8 [M, K] and [N, K], [M, N], in bfloat16."""
+    """Multiply float8 [M, K] by the transpose of float8 [N, K]; return bfloat16 [M, N]."""
     return torch._scaled_mm(
         rows,
         columns.t(),
@@ -50,13 +54,13 @@ def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor,
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
-    """Return the median time of some work."""
+    """Return the median time of a call, in milliseconds."""
     work()
     return float(Timer("work()", globals={"work": work}).blocked_autorange(min_run_time=0.2).median * 1e3)
 
 
 def measure(tokens: int, inputs: int, outputs: int, device: torch.device) -> dict[str, float]:
-    """Return the milliseconds and errors of a product of [tokens, inputs] by [inputs, outputs]."""
+    """Return the milliseconds and errors of the product of [tokens, inputs] and [inputs, outputs]."""
     x = torch.randn(tokens, inputs, device=device, dtype=torch.bfloat16)
     weight = torch.randn(outputs, inputs, device=device, dtype=torch.bfloat16) / 50
     exact = x[:CHECKED_ROWS].double() @ weight.double().T
@@ -76,7 +80,7 @@ def measure(tokens: int, inputs: int, outputs: int, device: torch.device) -> dic
 @click.option("--hidden", default=4544)
 @click.option("--layers", default=32)
 def main(tokens: int, hidden: int, layers: int) -> None:
-    """Print one JSON line a product and one for all."""
+    """Print one JSON line for each product and one for the sum."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     shapes = {"qkv": (hidden, hidden + 128), "dense": (hidden, hidden), "up": (hidden, 4 * hidden)}

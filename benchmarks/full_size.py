@@ -2,11 +2,14 @@
 
     python -m benchmarks.full_size PRESET MODEL SQUAD WORK [--cap-gb 7]
 
-Runs the stages by their own commands, without DVC, in WORK: a copy of the code with PRESET's params, MODEL (a folder of
-safetensors with a tokenizer) in place of the preset's, and SQUAD's train.json and dev.json in place of its data. GPU
-memory is what the device has in use, seen every tenth of a second, less what was in use before. `--cap-gb` limits what
-torch may take in each process, as a smaller card would. Host memory is a process's resident set, with the pages of
-weights that it maps. One JSON line a stage; WORK/STAGE.log holds what a stage said.
+Runs the stages' own commands in WORK, without DVC. WORK is a copy of the code with PRESET's params. MODEL (a folder
+with safetensors and a tokenizer) replaces the preset's model, and train.json and dev.json of SQUAD replace its data.
+
+GPU memory is what the device has in use, sampled every tenth of a second, minus what was in use before. `--cap-gb`
+limits the memory that torch may take in each process, as a smaller card would. Host memory is the resident set of the
+process, including the pages of weights that it maps.
+
+Prints one JSON line for each stage. WORK/STAGE.log holds the stage's output.
 """
 
 import json
@@ -44,7 +47,7 @@ runpy.run_module("falcon_job", run_name="__main__", alter_sys=True)
 
 
 class Watch(threading.Thread):
-    """Notes the most GPU memory in use while it runs, beyond what was in use at its start."""
+    """Records the peak GPU memory while it runs, minus what was in use at its start."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -53,12 +56,12 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Look until told to end."""
+        """Sample the memory until `end` is called."""
         while not self._ended.wait(POLL_SECONDS):
             self.peak = max(self.peak, _gpu_in_use() - self.before)
 
     def end(self) -> int:
-        """Return the peak, in bytes."""
+        """Stop and return the peak in bytes."""
         self._ended.set()
         self.join()
         return self.peak
@@ -75,7 +78,7 @@ def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
     """Run a stage and return what it cost.
 
     Raises:
-        SystemExit: it failed; the end of its output is printed.
+        SystemExit: the stage failed; the message has the end of its output.
     """
     command = [sys.executable, "-c", CAPPED_STAGE, stage] if cap_bytes else [sys.executable, "-m", "falcon_job", stage]
     env = {**stage_environment(work), CAP: str(cap_bytes or 0)}
@@ -110,7 +113,7 @@ def _files(path: Path) -> list[Path]:
 @takes_a_job
 @click.option("--cap-gb", type=float)
 def main(preset: str, model: Path, squad: Path, work: Path, cap_gb: float | None) -> None:
-    """Print one JSON line a stage, then the reports."""
+    """Print one JSON line for each stage, then the reports."""
     prepare(preset, model, squad, work)
     for stage in STAGES:
         print("RESULT", json.dumps(run_stage(stage, work, int(cap_gb * 1e9) if cap_gb else None)), flush=True)

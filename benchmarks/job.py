@@ -1,4 +1,4 @@
-"""A workspace of the job made for a benchmark, its stages run by their own commands, without DVC, and all GPUs used."""
+"""Workspaces for benchmarks: create them, run stages in them without DVC, and spread the work over all GPUs."""
 
 import json
 import os
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[1]
 CODE = ("falcon_job", "presets", "dvc.yaml")
 SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "4096", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
-"""For runs at the same time: what would else follow from the memory that the others leave."""
+"""For runs that share a GPU: settings that would otherwise depend on the memory that the other runs leave."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def takes_a_job(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments PRESET MODEL SQUAD WORK."""
+    """Add the arguments PRESET MODEL SQUAD WORK to a command."""
     folder = click.Path(exists=True, file_okay=False, path_type=Path)
     for argument in (
         click.argument("work", type=click.Path(exists=False, path_type=Path)),
@@ -39,7 +39,7 @@ def takes_a_job(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
-    """Lay out a workspace that runs `preset` on a local model and local questions."""
+    """Create a workspace that runs `preset` on a local model and local questions."""
     work.mkdir(parents=True)
     for name in CODE:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -56,17 +56,17 @@ def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
 
 
 def stage_environment(work: Path) -> dict[str, str]:
-    """Return the environment of a stage that runs the code of a workspace."""
+    """Return the environment variables with which a stage runs the code of a workspace."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
 
 
 def on_all_gpus(handle: Callable[[T, str], R], items: Sequence[T], at_once: int) -> Iterator[R]:
-    """Yield what `handle` returns for each item, in order.
+    """Yield what `handle` returns for each item, in the order of the items.
 
     Args:
-        handle: is given an item and the value of CUDA_VISIBLE_DEVICES to run it under, one GPU of those visible here.
+        handle: a function of an item and of a value for CUDA_VISIBLE_DEVICES, which selects one of the visible GPUs.
         items: what to handle.
-        at_once: items at a time on each GPU.
+        at_once: how many items to handle at the same time on each GPU.
     """
     free: SimpleQueue[str] = SimpleQueue()
     lanes = _gpus() * at_once
@@ -92,10 +92,10 @@ def _gpus() -> list[str]:
 
 
 def run_stages(work: Path, *stages: str, **environment: str) -> None:
-    """Run stages in a workspace, with the variables given.
+    """Run stages in a workspace, with additional environment variables.
 
     Raises:
-        SystemExit: one failed; the end of what it said is printed.
+        SystemExit: a stage failed; the message has the end of its output.
     """
     for stage in stages:
         command = [sys.executable, "-m", "falcon_job", stage]
@@ -106,7 +106,7 @@ def run_stages(work: Path, *stages: str, **environment: str) -> None:
 
 
 def train_and_score(work: Path, **environment: str) -> dict[str, float]:
-    """Train and evaluate in a workspace that is preprocessed; return the scores and the loss of held-out answers."""
+    """Train and evaluate in a preprocessed workspace; return the scores and the validation loss."""
     run_stages(work, "train", "evaluate", **environment)
     loss = read_json(work / "reports" / "train.json")["validation_loss"]
     return {**scores(work, "eval"), "validation_loss": loss}
@@ -128,7 +128,7 @@ def change(work: Path, **groups: dict[str, Any]) -> None:
 
 
 def variant(shared: Path, name: str, **groups: dict[str, Any]) -> Path:
-    """Return a copy of a workspace that is preprocessed, beside it, with changed params."""
+    """Copy a preprocessed workspace to a folder beside it, change params of the copy, and return its path."""
     work = shared.with_name(name)
     shutil.copytree(shared, work)
     change(work, **groups)

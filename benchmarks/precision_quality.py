@@ -64,7 +64,7 @@ def _by_seed(runs: Sequence[Run], precision: str) -> dict[int, Run]:
 @takes_a_job
 @click.option("--precision", "precisions", multiple=True, default=("fp8", "nf4"))
 @click.option("--seeds", default=5)
-@click.option("--at-once", default=5, help="Runs at a time on each GPU.")
+@click.option("--at-once", default=5, help="How many runs share a GPU.")
 def main(
     preset: str, model: Path, squad: Path, work: Path, precisions: tuple[str, ...], seeds: int, at_once: int
 ) -> None:

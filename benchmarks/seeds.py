@@ -29,7 +29,7 @@ from benchmarks.job import (
 @click.command(help=__doc__)
 @takes_a_job
 @click.option("--seeds", type=click.IntRange(min=2), default=5)
-@click.option("--at-once", default=1, help="Runs at a time on each GPU.")
+@click.option("--at-once", default=1, help="How many runs share a GPU.")
 def main(preset: str, model: Path, squad: Path, work: Path, seeds: int, at_once: int) -> None:
     """Print a JSON line for the untuned model, for each seed, for the mean and for the standard deviation."""
     shared = work / "shared"

@@ -1,13 +1,15 @@
-"""How many questions an optimizer step may have: the loss after equal epochs, the learning rate tuned for each number.
+"""How many questions an optimizer step may have: the loss after equal epochs, with the best learning rate for each.
 
     python -m benchmarks.step_size PRESET MODEL SQUAD WORK [--questions 32 ...] [--learning-rate 0.0005 ...]
         [--seeds 2] [--at-once 5]
 
-Trains by the stage's own command, in WORK: PRESET's params with MODEL (a folder) in place of its model, all of SQUAD's
-train.json and dev.json in place of its data. Every number of questions a step is tried with every learning rate, its
-best again with other seeds, which alone count. Loss is that of the answers of the validation questions, which are not
-trained on. One JSON line a run, then one a number of questions: mean and standard deviation over seeds; `at_edge` says
-that the best learning rate was the smallest or largest tried, so that one beyond may be better.
+Trains in WORK with the stage's own command and PRESET's params. MODEL (a folder) replaces the preset's model, and all
+of train.json and dev.json of SQUAD replace its data. One seed tries every learning rate for every number of questions
+per step. The best rate then runs with other seeds, and only those count. The loss is that of the validation answers,
+which are not trained on.
+
+Prints one JSON line for each run, then one for each number of questions: mean and standard deviation over the seeds.
+`at_edge` says that the best learning rate was the smallest or largest one tried, so a rate beyond it may be better.
 """
 
 import json
@@ -34,13 +36,13 @@ class Run:
 
 
 def train(shared: Path, run: Run, gpu: str) -> float:
-    """Train and return the loss of the validation questions, infinite where training failed."""
+    """Train and return the validation loss, or infinity if training failed."""
     name = f"{run.questions_per_step}-{run.learning_rate:g}-{run.seed}"
     work = variant(shared, name, train=asdict(run))
     try:
         run_stages(work, "train", CUDA_VISIBLE_DEVICES=gpu, **SIDE_BY_SIDE)
         loss = float(read_json(work / "reports" / "train.json")["validation_loss"])
-    except SystemExit as stopped:  # too high a rate
+    except SystemExit as stopped:  # the learning rate was too high
         print(stopped, file=sys.stderr)
         loss = math.inf
     print("RESULT", json.dumps({**asdict(run), "validation_loss": loss}), flush=True)
@@ -48,14 +50,14 @@ def train(shared: Path, run: Run, gpu: str) -> float:
 
 
 def train_all(shared: Path, runs: Sequence[Run], at_once: int) -> dict[Run, float]:
-    """Train several at a time; return their losses."""
+    """Train several runs at the same time; return their losses."""
     return dict(zip(runs, on_all_gpus(lambda run, gpu: train(shared, run, gpu), runs, at_once), strict=True))
 
 
 def summarize(
     losses: dict[Run, float], best: dict[int, float], seeds: int, rates: Sequence[float]
 ) -> list[dict[str, object]]:
-    """Return a row for each number of questions a step, at its best learning rate."""
+    """Return a row for each number of questions per step, at its best learning rate."""
     rows: list[dict[str, object]] = []
     for questions, rate in best.items():
         found = [losses[Run(questions, rate, seed)] for seed in range(1, seeds + 1)]
@@ -77,7 +79,7 @@ def summarize(
 @click.option("--questions", type=int, multiple=True, default=(32, 64, 128, 256, 512, 1024))
 @click.option("--learning-rate", "rates", type=float, multiple=True, default=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3))
 @click.option("--seeds", default=2)
-@click.option("--at-once", default=5, help="Runs at a time on each GPU.")
+@click.option("--at-once", default=5, help="How many runs share a GPU.")
 def main(
     preset: str,
     model: Path,
@@ -88,7 +90,7 @@ def main(
     seeds: int,
     at_once: int,
 ) -> None:
-    """Print one JSON line a run and one a number of questions."""
+    """Print one JSON line for each run and one for each number of questions."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     change(shared, preprocess={"limit": None}, train={"eval_steps": None})

@@ -1,11 +1,13 @@
-"""How fast the training engine is, and where its time goes: the shipped Trainer path on real questions.
+"""How fast the training engine is and where the time goes: the shipped Trainer on real questions.
 
     python -m benchmarks.train_engine MODEL SPLIT [--precision bf16] [--questions 256 ...] [--steps 12]
 
-MODEL is a folder as `falcon-job fetch` pins it, or the word falcon-7b: random weights are then made in it. SPLIT is an
-encoded split (build/dataset/train.arrow). One JSON line a setting; times are taken between two synchronizations, after
-every step has been taken once, which compiles. `bare` is the same packs without the Trainer: forward, backward,
-clipping, optimizer.
+MODEL is a folder with a base model. If it is a folder named falcon-7b that does not exist, it is created with random
+weights of Falcon-7B's shape. SPLIT is an encoded split (build/dataset/train.arrow).
+
+Prints one JSON line for each setting. Every step runs once before the measurement, which compiles the layers; the time
+is then taken between two synchronizations. `questions_per_second_without_trainer` is the speed of the same packs in a
+bare loop: forward, backward, clipping, optimizer.
 """
 
 import json
@@ -34,11 +36,11 @@ from falcon_job.training.trainer import PackedTrainer, build_trainer
 ROOT = Path(__file__).parents[1]
 WARM_UP = 3
 TOP = 14
-"""Kernels that a profile names."""
+"""How many kernels a profile lists by name."""
 
 
 class Clock(TrainerCallback):
-    """Times the steps after the warm-up."""
+    """Times the steps after the warm-up steps."""
 
     def __init__(self, trainer: PackedTrainer, warm_up: int) -> None:
         self.trainer = trainer
@@ -46,7 +48,7 @@ class Clock(TrainerCallback):
         self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start after the warm-up, stop after the last step."""
+        """Start the clock after the warm-up and stop it after the last step."""
         if state.global_step == self.warm_up:
             _synchronize()
             self.before = replace(self.trainer.speed)
@@ -64,7 +66,7 @@ def _synchronize() -> None:
 
 
 class Repeated(torch.utils.data.Dataset[Any]):
-    """The first steps of a plan, over and over."""
+    """The first steps of a plan, repeated."""
 
     def __init__(self, plan: StepDataset, steps: int) -> None:
         self.whole = max(1, len(plan) - 1)  # the last step of an epoch may be smaller
@@ -79,7 +81,7 @@ class Repeated(torch.utils.data.Dataset[Any]):
 
 
 def make_random_falcon_7b(folder: Path) -> None:
-    """Write Falcon-7B's shape with random bf16 weights."""
+    """Write a model of Falcon-7B's shape with random bf16 weights."""
     from transformers import FalconConfig, FalconForCausalLM
 
     config = FalconConfig(alibi=False, bos_token_id=11, eos_token_id=11)
@@ -92,7 +94,7 @@ def make_random_falcon_7b(folder: Path) -> None:
 
 
 def measure(trainer: PackedTrainer, warm_up: int) -> dict[str, float]:
-    """Train and return the speed after the warm-up."""
+    """Train and return the speed after the warm-up steps."""
     clock = Clock(trainer, warm_up)
     trainer.add_callback(clock)
     trainer.train()
@@ -106,9 +108,9 @@ def _model(trainer: PackedTrainer) -> torch.nn.Module:
 
 
 def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
-    """Return the questions a second of the same steps without the Trainer."""
+    """Return the questions per second of the same steps without the Trainer."""
     model, optimizer = _model(trainer), trainer.optimizer
-    assert optimizer, "the Trainer has made it"
+    assert optimizer, "the Trainer creates it"
     parameters = [p for p in model.parameters() if p.requires_grad]
     questions = 0
     model.train()
@@ -131,7 +133,7 @@ def bare(trainer: PackedTrainer, repeated: Repeated) -> float:
 
 
 def profile(trainer: PackedTrainer, step: Step) -> dict[str, Any]:
-    """Return milliseconds of a step by kind of kernel, and between kernels."""
+    """Return the milliseconds of a step by kind of kernel, and those of the gaps between kernels."""
     model = _model(trainer)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         for pack in step["packs"]:
@@ -166,7 +168,7 @@ def _kind(kernel: str) -> str:
 
 
 def settings(folder: Path, precision: str, questions: int) -> Params:
-    """Return the demo's params with LoRA as the real recipe has it."""
+    """Return the demo's params with the LoRA settings of the Falcon-7B presets."""
     params = load_params(ROOT / "presets" / "demo.yaml")
     train = params.train.model_copy(
         update={"questions_per_step": questions, "epochs": 1, "logging_steps": 5, "optimizer": "adamw_torch_fused"}
@@ -177,7 +179,7 @@ def settings(folder: Path, precision: str, questions: int) -> Params:
 
 
 def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], steps: int) -> Iterator[dict[str, Any]]:
-    """Yield the result of each number of questions a step."""
+    """Yield the result for each number of questions per step."""
     params = settings(folder, precision, questions[0])
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -231,7 +233,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
 @click.option("--questions", type=int, multiple=True, default=(256,))
 @click.option("--steps", default=12)
 def main(folder: Path, split: Path, precision: str, questions: tuple[int, ...], steps: int) -> None:
-    """Print one JSON line a setting."""
+    """Print one JSON line for each setting."""
     if folder.name == "falcon-7b" and not folder.exists():
         make_random_falcon_7b(folder)
     for result in run(folder, split, precision, questions, steps):

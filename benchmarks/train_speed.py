@@ -1,17 +1,23 @@
-"""Training beside plain transformers.Trainer, TRL's SFTTrainer and LitGPT: the same questions, weights and LoRA.
+"""Compare training with transformers.Trainer, TRL's SFTTrainer and LitGPT on the same questions, weights and LoRA.
 
     python -m benchmarks.train_speed PRESET MODEL SQUAD WORK [--limit N] [--epochs 4] [--rows 8 --rows 32]
         [--most-seconds S] [--output FILE]
 
-PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT trains a Falcon of the 7B type alone), SQUAD one
-with train.json and dev.json; at most N questions train. Each system runs as it is shipped, by sizes of its batch, and,
-where it takes transformers' Falcon, with its attention mended, too; each setting in a process of its own, one at a time
-on each GPU. The time is that of the fastest epoch after the first. A system that packs is asked whether its packs train
-as separate sequences do: `leaks` says that they do not, and the setting is left out of the ratios. Trained models
-answer dev; with `--most-seconds` none does, and of peers an epoch is cut short when it takes longer (behind an
-optimizer step). One JSON line a setting, then ratios; FILE gets all of it. Of a setting that fails, what it said.
+All systems use PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT is set up only for a Falcon of the
+7B type). SQUAD is a folder with train.json and dev.json, of which at most N questions train.
 
-`make benchmark` makes an environment with the peers, and runs it on the bundled data.
+Each system runs as shipped, once for each batch size. A system that uses transformers' Falcon also runs with its
+attention fixed (`mended`, see `benchmarks.peers.mended`). Each setting runs in its own process, one at a time on each
+GPU. The reported time is that of the fastest epoch after the first.
+
+A system that packs is checked: do its packs give the gradients of separate sequences? If not, `leaks` is true, and the
+setting is left out of the ratios. The trained models answer dev. With `--most-seconds` they do not, and a peer's epoch
+that takes longer is cut short at the end of an optimizer step.
+
+Prints one JSON line for each setting, then the ratios. FILE receives all of it. A setting that fails is reported with
+the end of its output.
+
+`make benchmark` creates an environment with the peers and runs this on the bundled data.
 """
 
 import json
@@ -55,14 +61,14 @@ BY_TRANSFORMERS: tuple[tuple[System, Batching], ...] = (
     ("trl", "packed"),
 )
 ATTENTIONS: tuple[Attention, ...] = ("own", "mended")
-"""Of transformers' Falcon; other models have the first alone."""
+"""Choices of attention for transformers' Falcon. Other models only have the first."""
 OURS, ORDINARY_PACKING = Setting("falcon_job", "tree", "own"), Setting("falcon_job", "packed", "own")
 PACKAGES = ("torch", "transformers", "peft", "trl", "litgpt")
 SHOWN_OF_A_FAILURE = 300
 
 
 def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
-    """Yield what is compared: ours, perfect ordinary packing in our engine, and the peers by sizes of a batch."""
+    """Yield all settings: ours, ordinary packing in our engine, and the peers with each batch size."""
     yield OURS
     yield ORDINARY_PACKING
     for (system, batching), attention, count in product(
@@ -74,7 +80,7 @@ def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
 
 
 def run(work: Path, model: Path, options: dict[str, Any], setting: Setting, gpu: str) -> Result:
-    """Return the row of a setting, with its predictions if it is scored; or what it failed with."""
+    """Run a setting and return its row of results, with predictions if it is scored, or with the error if it failed."""
     command = [sys.executable, "-m", "benchmarks.peers", str(model), json.dumps(options), json.dumps(asdict(setting))]
     env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
@@ -89,7 +95,7 @@ def run(work: Path, model: Path, options: dict[str, Any], setting: Setting, gpu:
 
 
 def run_all(shared: Path, model: Path, options: dict[str, Any], settings: Sequence[Setting]) -> Iterator[Result]:
-    """Yield the rows of some settings, each run in its GPU's copy of a workspace that is preprocessed."""
+    """Yield the row of each setting. Each GPU has its own copy of the preprocessed workspace `shared`."""
 
     def one(setting: Setting, gpu: str) -> Result:
         work = shared.with_name(f"gpu-{gpu}")
@@ -101,7 +107,7 @@ def run_all(shared: Path, model: Path, options: dict[str, Any], settings: Sequen
 
 
 def compare(results: Sequence[Result], dev: Path) -> list[Result]:
-    """Return how ours compares with perfect ordinary packing and with the fastest setting of each peer."""
+    """Compare ours with ordinary packing in our engine and with the fastest setting of each peer."""
     done = [row for row in results if "failed" not in row and not row.get("leaks")]
     ours = [row for row in done if row["setting"] == asdict(OURS)]
     others: dict[str, list[Result]] = {}
@@ -121,7 +127,7 @@ def _against(ours: Result, rows: Sequence[Result], dev: Path) -> Result:
 
 
 def _check_comparable(params: Params, rows: Sequence[int]) -> None:
-    """Make sure that every system can be told to train alike."""
+    """Make sure that every system can train with the same settings."""
     conditions = {
         "model.precision fp32 or bf16": params.model.precision in ("fp32", "bf16"),
         "lora.use_rslora and lora.use_dora false": not (params.lora.use_rslora or params.lora.use_dora),
@@ -130,7 +136,9 @@ def _check_comparable(params: Params, rows: Sequence[int]) -> None:
         "--rows that divide train.questions_per_step": not any(params.train.questions_per_step % n for n in rows),
     }
     if missing := [name for name, holds in conditions.items() if not holds]:
-        raise click.UsageError(f"not every system would train alike: needs {'; '.join(missing)}")
+        raise click.UsageError(
+            f"not every system can train with these settings; the comparison needs {'; '.join(missing)}"
+        )
 
 
 def _of_7b_type(config: Result) -> bool:
@@ -138,7 +146,7 @@ def _of_7b_type(config: Result) -> bool:
 
 
 def provenance() -> Result:
-    """Return what a file of results begins with."""
+    """Return where, when and how the results were measured: the head of the file of results."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -147,7 +155,7 @@ def provenance() -> Result:
         "date": datetime.now(UTC).date().isoformat(),
         "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "note": "tokens without padding; in ours questions share a passage, elsewhere each has a copy of it",
+        "note": "tokens do not count padding; in ours questions share a passage, elsewhere each has its own copy",
     }
 
 
@@ -180,7 +188,7 @@ def main(
     most_seconds: float | None,
     output: Path | None,
 ) -> None:
-    """Print one JSON line a setting and one a comparison."""
+    """Print one JSON line for each setting and one for each comparison."""
     shared = work / "shared"
     prepare(preset, model, squad, shared)
     change(shared, preprocess={"limit": limit}, evaluate={"limit": None}, lora={"dropout": 0.0})

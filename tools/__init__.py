@@ -1,1 +1,1 @@
-"""What maintainers run by hand; nothing here is needed to run the job."""
+"""Tools for maintainers. The job does not need them to run."""

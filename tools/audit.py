@@ -1,13 +1,14 @@
-"""Ask the OSV database, through pip-audit, for known vulnerabilities of everything that requirements.lock pins.
+"""Look up everything that requirements.lock pins in the OSV database of known vulnerabilities, with pip-audit's code.
 
     python -m tools.audit
 
-Exits 1 with a table if there are any; 0 where there are none, and, with the reason, where the database is out of reach.
-PIP_AUDIT_OSV_URL names another address of it, as for pip-audit.
+Exits 1 with a table if there are vulnerabilities, and 0 if there are none. If the database cannot be reached, it says
+why and exits 0. PIP_AUDIT_OSV_URL sets another address of the database, as for pip-audit.
 
-The lock is audited, not this environment: it has the pins of every platform, and torch by a version that is published.
-Not by pip-audit's own command: it exits 1 for a vulnerability and for a broken connection alike, leaves out the pins of
-other platforms, and asks the package index, where a mirror that knows no vulnerabilities looks like there being none.
+It audits the lock rather than this environment: the lock has the pins of every platform, and a published version of
+torch. It does not run pip-audit's own command, for three reasons. The command exits 1 both for a vulnerability and for
+a broken connection; it leaves out the pins of other platforms; and it asks the package index, so a mirror without
+vulnerability data looks like a clean result.
 """
 
 import os
@@ -27,9 +28,9 @@ from pip_audit._service import Dependency, OsvService, ResolvedDependency, Vulne
 ROOT = Path(__file__).parents[1]
 URL = "PIP_AUDIT_OSV_URL"
 TIMEOUT = 15
-"""Seconds to wait for each answer."""
+"""Seconds to wait for each response."""
 ACCEPTED = {
-    "CVE-2025-69872": "diskcache, which DVC needs, has no fixed release; it takes write access to DVC's cache folders",
+    "CVE-2025-69872": "diskcache, which DVC needs, has no fixed release; it needs write access to DVC's cache folders",
 }
 """Vulnerabilities that do not fail the audit, and why."""
 
@@ -37,7 +38,7 @@ Found = dict[Dependency, list[VulnerabilityResult]]
 
 
 class Lock(DependencySource):  # type: ignore[misc]
-    """The pins of a lock, whatever platform they are for."""
+    """The pins of a lock file, for all platforms."""
 
     def __init__(self, path: Path) -> None:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -53,13 +54,13 @@ class Lock(DependencySource):  # type: ignore[misc]
 
 
 def pin(requirement: Requirement) -> Dependency:
-    """Return the one version that a line of the lock allows."""
+    """Return the one version that a line of the lock file allows."""
     (specifier,) = requirement.specifier
     return ResolvedDependency(requirement.name, Version(specifier.version))
 
 
 def unreachable(service: OsvService, lock: Lock) -> str | None:
-    """Return why the database cannot be reached, if it cannot; any other failure is an error."""
+    """Return why the database cannot be reached, or None if it can. Any other failure raises its own error."""
     try:
         service.query(lock.pins[0])
     except (NoConnection, requests.ConnectionError, requests.Timeout) as error:
@@ -68,7 +69,7 @@ def unreachable(service: OsvService, lock: Lock) -> str | None:
 
 
 def audit(service: OsvService, lock: Lock) -> tuple[Found, set[str]]:
-    """Return the vulnerabilities that count, by pin, and the names of the accepted ones that were found."""
+    """Return each pin's vulnerabilities that are not accepted, and the names of the accepted ones that were found."""
     found, accepted = {}, set()
     for each, vulnerabilities in Auditor(service).audit(lock):
         known = {name for name in ACCEPTED for one in vulnerabilities if one.has_any_id({name})}
@@ -82,9 +83,9 @@ def audit(service: OsvService, lock: Lock) -> tuple[Found, set[str]]:
     "--lock", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=ROOT / "requirements.lock"
 )
 def main(lock: Path) -> None:
-    """Run `audit`; exit 1 if it finds what is not accepted."""
+    """Run `audit`; exit 1 if it finds a vulnerability that is not accepted."""
     pins = Lock(lock)
-    # The folder stays empty, since answers to POST are not cached; named, so that no home is needed.
+    # The cache folder stays empty, since responses to POST are not cached. Naming one makes a home folder unnecessary.
     service = OsvService(ROOT / "scratch" / "audit", TIMEOUT, os.environ.get(URL, OsvService.DEFAULT_OSV_URL))
     if reason := unreachable(service, pins):
         click.echo(f"audit skipped: {reason}")
@@ -95,7 +96,7 @@ def main(lock: Path) -> None:
     if count := sum(map(len, found.values())):
         click.echo(ColumnsFormat(output_desc=False, output_aliases=True).format(found, []))
         raise SystemExit(f"vulnerabilities: {count} in {lock.name}")
-    click.echo(f"no {'other ' if accepted else ''}known vulnerability in {len(found)} pins")
+    click.echo(f"no {'other ' if accepted else ''}known vulnerabilities in {len(found)} pins")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Run a command inside the image, on this checkout, as the caller: ENGINE=… IMAGE=… GPUS=… tools/container.sh COMMAND …
-# Docker and podman, rootless too. CONTAINER_ARGS holds more arguments for the engine, mounts for example.
+# Run a command inside the image, on this checkout, as the calling user:
+#     ENGINE=… IMAGE=… GPUS=… tools/container.sh COMMAND …
+# Works with Docker and podman, also rootless. CONTAINER_ARGS holds further arguments for the engine, such as mounts.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,8 +11,8 @@ fail() {
 }
 
 command -v "$ENGINE" >/dev/null ||
-	fail "$ENGINE is not on this machine: install Docker or podman (ENGINE=podman), or use make train without a container"
-[ -f .git ] && fail "$PWD is a worktree, whose repository lies outside: use a clone"
+	fail "$ENGINE is not installed: install Docker or podman (ENGINE=podman), or use make train without a container"
+[ -f .git ] && fail "$PWD is a Git worktree, so its repository lies outside: use a clone"
 "$ENGINE" image inspect "$IMAGE" >/dev/null 2>&1 || make image ENGINE="$ENGINE" IMAGE="$IMAGE" >&2
 
 weights=${HF_HOME:-$HOME/.cache/huggingface}
@@ -20,11 +21,12 @@ weights=$(cd "$weights" && pwd)
 
 if [ -t 0 ] && [ -t 1 ]; then terminal=-it; else terminal=-i; fi
 
-# A command named docker may be podman.
+# `docker` may really be podman.
 case $("$ENGINE" --version) in *podman*) podman=yes ;; *) podman= ;; esac
 
-# Files written inside must be the caller's, and those of the caller's groups be open; root works for the checkout's owner.
-# A rootless Docker maps root to the caller, podman with keep-id each number to itself.
+# Print the engine's user options. The caller must own the files that the container writes, and must keep access to files
+# of its groups. If root calls, the container runs as the owner of the checkout. Rootless Docker maps root to the caller;
+# podman with keep-id maps each id to itself.
 user() {
 	if [ "$(id -u)" = 0 ]; then
 		echo "--user $(stat -c %u:%g .)"
@@ -38,12 +40,12 @@ user() {
 	fi
 }
 
-# All GPUs or those that GPUS numbers, by podman through CDI; none where the machine has none.
+# Print the engine's GPU options: all GPUs or those that GPUS lists, nothing on a machine without GPUs. podman uses CDI.
 gpus() {
 	if [ "$GPUS" = none ]; then
 		return
 	elif ! nvidia-smi --list-gpus >/dev/null 2>&1; then
-		[ "$GPUS" = all ] || fail "GPUS=$GPUS, but nvidia-smi finds no GPU: mend the driver, or use GPUS=none for the CPU"
+		[ "$GPUS" = all ] || fail "GPUS=$GPUS, but nvidia-smi finds no GPU: fix the driver, or use GPUS=none to run on the CPU"
 		echo "nvidia-smi finds no GPU: the container runs on the CPU" >&2
 	elif [ "$podman" ]; then
 		for each in $(echo "$GPUS" | tr , ' '); do echo "--device nvidia.com/gpu=$each"; done
@@ -54,7 +56,7 @@ gpus() {
 	fi
 }
 
-# By name alone, so that no value stands in a command line; what is not set here is not set inside.
+# Print options that pass variables on by name only, so that no value appears in a command line. Unset ones stay unset.
 variables() {
 	for each in HF_TOKEN HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy \
 		$(env | sed -n 's/^\(FALCON_JOB_[A-Z_]*\)=.*/\1/p'); do

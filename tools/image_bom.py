@@ -1,10 +1,10 @@
-"""Write a bill of materials, as CycloneDX JSON, to stdout: this environment's Python packages and the Debian packages.
+"""Write a bill of materials to stdout, as CycloneDX JSON: this environment's Python packages and all Debian packages.
 
     python -m tools.image_bom > bom.json
 
-`make image-bom` runs it inside the image. A table of the licences, with counts, goes to stderr. Versions and licences
-are those that the packages declare; a Debian package whose copyright file is free text is listed without a licence.
-Runs on the same packages differ in serial number and time alone. Where there is no dpkg, it lists Python packages only.
+`make image-bom` runs it inside the image. A table of licences, with counts, goes to stderr. Versions and licences are
+those that the packages declare. A Debian package whose copyright file is free text is listed without a licence. Two
+runs on the same packages differ only in serial number and time. Without dpkg, only Python packages are listed.
 """
 
 import json
@@ -35,13 +35,13 @@ DOC = Path("/usr/share/doc")
 VERSION = SchemaVersion.V1_6
 CLASSIFIER = "License :: "
 IN_TABLE = 20
-"""Licences that the table names."""
+"""How many licences the table lists by name."""
 
 
 def python_packages(interpreter: Path) -> Bom:
-    """Return the packages of an interpreter's environment, and this project as what they are for."""
+    """Return the packages of an interpreter's environment, with this project as the root component."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--pyproject", str(ROOT / "pyproject.toml")]
-    # valid or not is asked once, of the whole
+    # `document` validates the whole bill once.
     done = subprocess.run([*command, "--no-validate", str(interpreter)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"cyclonedx_py failed:\n{done.stderr}")
@@ -50,7 +50,7 @@ def python_packages(interpreter: Path) -> Bom:
 
 
 def debian_packages(doc: Path) -> list[Component]:
-    """Return the installed Debian packages, none where there is no dpkg."""
+    """Return the installed Debian packages, or an empty list without dpkg."""
     if not shutil.which("dpkg-query"):
         return []
     fields = "${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
@@ -77,7 +77,7 @@ def debian_package(purl: PackageURL, doc: Path) -> Component:
 
 
 def debian_licences(copyright_file: Path) -> set[str]:
-    """Return the licences that a copyright file names, none where it is missing or free text."""
+    """Return the licences that a copyright file names; none if it is missing or free text."""
     try:
         with copyright_file.open(encoding="utf-8", errors="replace") as lines:
             paragraphs = Copyright(lines, strict=False).all_files_paragraphs()
@@ -88,7 +88,7 @@ def debian_licences(copyright_file: Path) -> set[str]:
 
 
 def licence(name: str) -> DisjunctiveLicense:
-    """Return a licence by its SPDX id if the name is one; Debian has names of its own."""
+    """Return a licence by its SPDX id if it has one. Debian also uses names that SPDX does not have."""
     declared = LicenseAcknowledgement.DECLARED
     if identifier := fixup_id(name):
         return DisjunctiveLicense(id=identifier, acknowledgement=declared)
@@ -96,24 +96,24 @@ def licence(name: str) -> DisjunctiveLicense:
 
 
 def document(bom: Bom) -> str:
-    """Return a bill as JSON.
+    """Return a bill of materials as JSON.
 
     Raises:
-        SystemExit: it does not follow CycloneDX's schema.
+        SystemExit: the JSON does not follow CycloneDX's schema.
     """
     text = make_outputter(bom, OutputFormat.JSON, VERSION).output_as_string(indent=2)
     if problem := JsonStrictValidator(VERSION).validate_str(text):
-        raise SystemExit(f"this bill does not follow the schema: {problem}")
+        raise SystemExit(f"the bill of materials does not follow CycloneDX's schema: {problem}")
     return text
 
 
 def licence_names(component: Component) -> set[str]:
-    """Return the names of a component's licences, those of classifiers only where there are no others."""
+    """Return the names of a component's licences; classifiers count only if nothing else names one."""
     names = {
         each.value if isinstance(each, LicenseExpression) else each.id or each.name or "" for each in component.licenses
     }
     precise = {name for name in names if not name.startswith(CLASSIFIER)}
-    return precise or {name.rpartition(" :: ")[2] for name in names} or {"none that a program can read"}
+    return precise or {name.rpartition(" :: ")[2] for name in names} or {"not machine-readable"}
 
 
 def licence_table(components: Iterable[Component]) -> Table:
@@ -128,7 +128,7 @@ def licence_table(components: Iterable[Component]) -> Table:
 
 
 def bill(interpreter: Path, doc: Path = DOC) -> Bom:
-    """Return what is installed: the packages of an interpreter's environment, and Debian's."""
+    """Return a bill of the Python packages in an interpreter's environment and of all Debian packages."""
     bom = python_packages(interpreter)
     packages = debian_packages(doc)
     bom.components.update(packages)
@@ -140,8 +140,8 @@ def bill(interpreter: Path, doc: Path = DOC) -> Bom:
 @click.command(help=__doc__)
 @click.argument("interpreter", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=sys.executable)
 def main(interpreter: Path) -> None:
-    """Write the `bill` of an interpreter's environment, by default this one."""
-    logging.getLogger("debian.copyright").setLevel(logging.ERROR)  # it warns of old addresses of its format
+    """Write the bill of an interpreter's environment; the default is this one."""
+    logging.getLogger("debian.copyright").setLevel(logging.ERROR)  # it warns about old addresses of the format
     bom = bill(interpreter)
     click.echo(document(bom))
     console = Console(stderr=True)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Resolve requirements.lock from pyproject.toml: one lock for Linux, macOS and Windows, CPU and CUDA.
-# torch stays plain and without its CUDA packages: the build that pip finds names the ones it needs.
-# pip, which pip-audit needs, is the environment's own: a pip that runs cannot replace itself on Windows.
+# torch is pinned without a build tag and without its CUDA packages: the build that pip finds requires the ones it needs.
+# pip, which pip-audit needs, is left out: on Windows a running pip cannot replace itself.
 set -eu
 cd "$(dirname "$0")/.."
 resolved=$(env -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -1,10 +1,11 @@
-"""Pretrain falcon-tiny: a Falcon of 7B's architecture, small enough for Git, on text of our own.
+"""Pretrain falcon-tiny, a Falcon with the architecture of 7B that is small enough for Git, on our own text.
 
     python -m tools.pretrain_tiny FOLDER [--tokens 1600000000] [--seed 0]
 
-Tokenizer and weights begin from nothing, and `tools.demo.pretraining_text` writes all that they see. FOLDER gets the
-model in bf16, its tokenizer, and a card with settings and loss. Meant for one GPU: the default is a quarter of an hour
-of an H200. There equal settings give equal text and initial weights, and trained weights that differ by rounding.
+Tokenizer and weights are trained from scratch, only on text that `tools.demo.pretraining_text` writes. FOLDER receives
+the model in bf16, its tokenizer, and a model card with the settings and the loss curve. Use one GPU: the default takes
+a quarter of an hour on an H200. Equal settings then give equal text and equal initial weights; the trained weights
+differ by rounding.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-import falcon_job.model.compat  # noqa: F401 - gives Falcon our attention
+import falcon_job.model.compat  # noqa: F401 - registers our attention for Falcon
 from falcon_job.model.attention import IMPLEMENTATION
 from tools.demo.pretraining_text import documents
 from tools.train_tokenizer import train_tokenizer
@@ -39,7 +40,7 @@ DOCUMENTS_AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """How falcon-tiny is pretrained; on a GPU `writers` processes write its text, each another part."""
+    """How falcon-tiny is pretrained. On a GPU, `writers` processes write the text, each a different part of it."""
 
     tokens: int
     seed: int = 0
@@ -52,12 +53,12 @@ class Settings:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
+        """The number of optimizer steps."""
         return max(1, self.tokens // (self.row_length * self.rows_per_step))
 
 
 class Rows(IterableDataset[dict[str, torch.Tensor]]):
-    """Documents one after another, each ended, cut into rows of one length; each worker writes documents of its own."""
+    """Documents joined by end-of-text tokens and cut into rows of one length. Each worker writes its own documents."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int, seed: int) -> None:
         self._tokenizer = tokenizer
@@ -78,7 +79,7 @@ class Rows(IterableDataset[dict[str, torch.Tensor]]):
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> FalconForCausalLM:
-    """Return an untrained Falcon: multi-query, parallel attention, rotary, no biases, float32."""
+    """Return an untrained Falcon in float32: multi-query and parallel attention, rotary positions, no biases."""
     set_seed(seed)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = FalconConfig(
@@ -101,13 +102,13 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> FalconForCausalL
 
 
 def pretrain(folder: Path, settings: Settings) -> None:
-    """Write tokenizer, weights and card into `folder`."""
+    """Write the tokenizer, the weights and the model card to `folder`."""
     tokenizer = train_tokenizer(islice(documents(settings.seed), TOKENIZER_DOCUMENTS), VOCABULARY, MAX_TOKENS)
     model = new_model(tokenizer, settings.seed)
     rows = Rows(tokenizer, settings.row_length, settings.seed)
     trainer = Trainer(model=model, args=_arguments(settings, folder), train_dataset=rows)
     trainer.train()
-    model.config.use_cache = True  # Trainer turns it off
+    model.config.use_cache = True  # Trainer turns the cache off
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(model, settings, trainer.state.log_history), encoding="utf-8")
@@ -144,13 +145,13 @@ license: apache-2.0
 # falcon-tiny
 
 A Falcon of falcon-7b's architecture (multi-query, parallel attention, rotary positions, no biases) with {parameters:,}
-parameters: {layers} layers, {hidden} wide, {heads} heads, and a byte-level BPE of {vocabulary:,} tokens made from the
-same text. It knows how texts about an invented world read, and nothing else: it is the demo's base model.
+parameters: {layers} layers, width {hidden}, {heads} heads, and a byte-level BPE tokenizer with {vocabulary:,} tokens,
+trained on the same text. It is the base model of the demo: it knows texts about an invented world, and nothing else.
 
-It was pretrained from scratch by `python -m tools.pretrain_tiny` on {tokens:,} tokens written by
+`python -m tools.pretrain_tiny` pretrained it from scratch on {tokens:,} tokens written by
 `tools/demo/pretraining_text.py`: passages, lists of facts, and passages with questions in forms that the job's prompt
-does not have, about people, places and things that the demo's questions never name. No text or weights of others went
-in.
+does not use. They are about people, places and things that the demo's questions never name. No text or weights by
+others went into it.
 
 | setting | value |
 | --- | --- |
@@ -163,7 +164,7 @@ in.
 
 
 def card(model: FalconForCausalLM, settings: Settings, log: list[dict[str, Any]]) -> str:
-    """Return what is said of the model beside its weights."""
+    """Return the model card."""
     config, row = model.config, settings.row_length * settings.rows_per_step
     losses = [(entry["step"] * row, entry["loss"]) for entry in log if "loss" in entry]
     return CARD.format(
@@ -183,7 +184,7 @@ def card(model: FalconForCausalLM, settings: Settings, log: list[dict[str, Any]]
 @click.option("--tokens", default=1_600_000_000)
 @click.option("--seed", default=0)
 def main(folder: Path, tokens: int, seed: int) -> None:
-    """Pretrain into FOLDER."""
+    """Pretrain a model and write it to FOLDER."""
     pretrain(folder, Settings(tokens, seed))
 
 

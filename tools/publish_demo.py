@@ -1,8 +1,10 @@
-"""Renew the demo dataset and model in data/ and in the bundled DVC remote, dvc-store/, which lies in Git.
+"""Replace the demo's dataset and model in data/ and in dvc-store/, the bundled DVC remote that is kept in Git.
 
-Run as `python -m tools.publish_demo [MODEL]`, MODEL a folder that `tools.pretrain_tiny` wrote, else the model that is
-published, then commit. Git keeps every version that ever entered dvc-store/, so renew seldom. `push: false` in
-data.dvc keeps every other `dvc push` out; it is lifted here for one push.
+    python -m tools.publish_demo [MODEL]
+
+MODEL is a folder that `tools.pretrain_tiny` wrote; without it the published model stays. Commit afterwards. Git keeps
+every version that was ever committed to dvc-store/, so do this rarely. `push: false` in data.dvc blocks every other
+`dvc push`; this tool lifts it for one push.
 """
 
 import shutil
@@ -20,17 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def publish_demo(root: Path, model: Path | None = None) -> None:
-    """Replace data/ and the objects of dvc-store/ in the clone at `root`, and stage them in Git.
+    """Replace data/ and the contents of dvc-store/ in the clone at `root`, and stage them in Git.
 
     Args:
         root: a clone.
-        model: falcon-tiny's folder; None: the one that is published.
+        model: falcon-tiny's folder; None keeps the published one.
 
     Raises:
-        SystemExit: data.dvc is somebody's own data.
+        SystemExit: data.dvc tracks the user's own data.
     """
     if YAML(typ="safe").load(root / "data.dvc")["outs"][0].get("remote") != "bundled":
-        raise SystemExit("data.dvc holds own data (no `remote: bundled`): restore it from Git first")
+        raise SystemExit(
+            "data.dvc tracks your own data (it has no `remote: bundled`): run `git checkout data.dvc` first"
+        )
     if model is None:
         dvc(root, "pull", "data.dvc")
     generate(root / "data", model or root / "data" / "falcon-tiny")
@@ -45,14 +49,14 @@ def publish_demo(root: Path, model: Path | None = None) -> None:
 
 
 def generate(folder: Path, model: Path) -> None:
-    """Write the dataset afresh into `folder`, and the model, which may lie in there, beside it."""
+    """Write a new dataset to `folder` with a copy of the model, which may be inside `folder` now."""
     with new_folder(folder) as fresh:
         write_demo_dataset(fresh)
         shutil.copytree(model, fresh / "falcon-tiny")
 
 
 def allow_push(dvc_file: Path, allowed: bool) -> None:
-    """Set whether `dvc push` may upload the out of a .dvc file."""
+    """Set whether `dvc push` may upload what a .dvc file tracks."""
     yaml = YAML()
     content = yaml.load(dvc_file)
     content["outs"][0]["push"] = allowed
@@ -67,7 +71,7 @@ def dvc(root: Path, *arguments: str) -> None:
 @click.command(help=__doc__)
 @click.argument("model", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(model: Path | None) -> None:
-    """Publish, with MODEL if it is given."""
+    """Publish the demo, with MODEL if it is given."""
     publish_demo(ROOT, model)
 
 

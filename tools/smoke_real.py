@@ -1,8 +1,8 @@
-"""Run the whole job on a small real model and real questions, in a clone of its own, and check that it learns.
+"""Run the whole job on a small real model and real questions, in a temporary clone, and check that the model learns.
 
     python -m tools.smoke_real SQUAD_FOLDER MODEL_FOLDER
 
-SQUAD_FOLDER holds train.json and dev.json, MODEL_FOLDER SmolLM2-135M as safetensors.
+SQUAD_FOLDER holds train.json and dev.json. MODEL_FOLDER holds SmolLM2-135M as safetensors.
 """
 
 import json
@@ -18,7 +18,7 @@ import click
 ROOT = Path(__file__).parents[1]
 PRESET = "smollm2-135m"
 CLEAR_GAIN = 10.0
-"""Points of F1 on answerable questions that training must add."""
+"""How many points of F1 on answerable questions training must gain."""
 
 
 def smoke_real(squad: Path, model: Path, clone: Path) -> dict[str, Mapping[str, float]]:
@@ -39,7 +39,7 @@ def smoke_real(squad: Path, model: Path, clone: Path) -> dict[str, Mapping[str, 
 
 
 def failures(untuned: Mapping[str, float], tuned: Mapping[str, float], abstained: int) -> list[str]:
-    """Return what a model that has learned would not show."""
+    """Return the signs that the model has not learned; none if it has."""
     gain = tuned["has_ans_f1"] - untuned["has_ans_f1"]
     problems = []
     if gain < CLEAR_GAIN:

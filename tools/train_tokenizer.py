@@ -1,4 +1,4 @@
-"""A tokenizer of falcon-7b's kind, trained on text of one's own."""
+"""Train a tokenizer like falcon-7b's on any text."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ END, PADDING = "<|endoftext|>", "<|padding|>"
 
 
 def train_tokenizer(text: Iterator[str], vocabulary: int, longest: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer that splits as falcon-7b's does.
+    """Return a byte-level BPE tokenizer that splits text the way falcon-7b's does.
 
     Args:
-        text: what it learns from.
-        vocabulary: how many tokens it may have, the 256 bytes and two special tokens among them.
-        longest: tokens that its model takes.
+        text: the training text, piece by piece.
+        vocabulary: the largest number of tokens, including the 256 bytes and two special tokens.
+        longest: the model's maximum sequence length, in tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,7 +1,8 @@
-"""Make a model folder (safetensors and tokenizer) from a GGUF file: for machines that have one and no Hub.
+"""Convert a GGUF file to a model folder (safetensors and tokenizer), for machines without access to the Hub.
 
-pip install gguf
-python -m tools.unpack_gguf MODEL.gguf FOLDER
+    python -m tools.unpack_gguf MODEL.gguf FOLDER
+
+It needs the package gguf: `pip install gguf`.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 
 def unpack_gguf(source: Path, folder: Path) -> None:
-    """Write the model of a GGUF file in bf16, dequantized, with its tokenizer."""
+    """Write the model of a GGUF file, dequantized to bf16, and its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
@@ -23,7 +24,7 @@ def unpack_gguf(source: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     backend = tokenizer.backend_tokenizer
-    # SmolLM2 splits digits one by one, which its GGUF does not say
+    # SmolLM2 splits numbers into single digits, but its GGUF file does not record that.
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
     )
@@ -34,7 +35,7 @@ def unpack_gguf(source: Path, folder: Path) -> None:
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(source: Path, folder: Path) -> None:
-    """Run `unpack_gguf`."""
+    """Convert the GGUF file SOURCE and write the model to FOLDER."""
     unpack_gguf(source, folder)
 
 

@@ -1,1 +1,1 @@
-"""The systems that `benchmarks.train_speed` compares, each in its own way with the same questions, weights and LoRA."""
+"""The systems that `benchmarks.train_speed` compares. All get the same questions, weights and LoRA."""

@@ -1,4 +1,4 @@
-"""Run one setting, in a process of its own: python -m benchmarks.peers MODEL OPTIONS SETTING, in a workspace."""
+"""Run one setting in its own process: call `python -m benchmarks.peers MODEL OPTIONS SETTING` in a workspace."""
 
 import json
 import shutil
@@ -25,11 +25,11 @@ from falcon_job.training.steps import StepDataset
 from falcon_job.workspace import Workspace
 
 FLOPS_OF_A_FROZEN_WEIGHT = 4
-"""A frozen weight is multiplied forward and for the gradient of its input, two operations each."""
+"""A frozen weight takes part in two products (forward and input gradient), with two operations each."""
 
 
 def run(task: Task, setting: Setting) -> dict[str, Any]:
-    """Train by a setting and return its row of the results."""
+    """Train with a setting and return its row of results."""
     folder = task.workspace.build / "peer"
     shutil.rmtree(folder, ignore_errors=True)
     trained: Trained = import_module(f"benchmarks.peers.with_{setting.system}").train(task, setting, folder)
@@ -56,7 +56,7 @@ def _packing(trained: Trained, task: Task) -> dict[str, Any]:
 
 
 def _frozen_weights(folder: Path) -> int:
-    """Return the weights of a model's linear layers, the output head aside."""
+    """Return the number of weights in a model's linear layers, without the output head."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
     head = model.get_output_embeddings()
@@ -65,7 +65,7 @@ def _frozen_weights(folder: Path) -> int:
 
 
 def _scores(task: Task, folder: Path) -> dict[str, Any]:
-    """Return the loss of answers of the validation questions, and the scores on dev; predictions go into build/."""
+    """Return the validation loss and the F1 on dev; write the predictions to build/."""
     precision = task.params.model.precision
     if (folder / "adapter_config.json").is_file():
         model: Any = load_adapter(load_base(task.model, precision, task.device), folder)
@@ -83,7 +83,7 @@ def _scores(task: Task, folder: Path) -> dict[str, Any]:
 
 
 def main(model: str, options: str, setting: str) -> None:
-    """Print one line, RESULT and JSON; OPTIONS are arguments of `Task`."""
+    """Print one line: RESULT and JSON. `options` are arguments of `Task` and `setting` those of `Setting`, as JSON."""
     workspace = Workspace.find()
     task = Task(workspace, load_params(workspace.params), Path(model), **json.loads(options))
     print("RESULT", json.dumps(run(task, Setting(**json.loads(setting)))))

@@ -1,8 +1,10 @@
-"""What Falcon's attention in transformers lacks for peers: a fused kernel, and packed sequences kept apart.
+"""Falcon's attention for the peers, with what transformers' own lacks: a fused kernel, and separate packed sequences.
 
-It attends causally within each sequence of a row. A sequence begins where positions do; padding on the right, which no
-token of a sequence sees, needs no mask. On a GPU packed rows in 16 bits run torch's variable-length attention, else
-each sequence its own sdpa. Falcon is loaded with it as `mended`, which importing this module registers.
+Each sequence of a row attends causally to itself. A sequence starts wherever the position is 0. Padding on the right
+needs no mask, because no token of a sequence sees it. On a GPU, packed rows in 16 bits use torch's variable-length
+attention; everything else calls sdpa once per sequence.
+
+Importing this module registers the attention: load Falcon with `attn_implementation="mended"`.
 """
 
 from dataclasses import dataclass
@@ -21,14 +23,19 @@ IMPLEMENTATION = "mended"
 
 @dataclass(frozen=True)
 class Sequences:
-    """Where the sequences of a row lie: int32 bounds on its device, one more than sequences, and their lengths."""
+    """Where the sequences of a row begin and end.
+
+    Attributes:
+        bounds: the start of each sequence, then the end of the row; int32 [sequences + 1] on the row's device.
+        lengths: the length of each sequence.
+    """
 
     bounds: Tensor
     lengths: list[int]
 
     @classmethod
     def at(cls, positions: Tensor) -> "Sequences":
-        """Find them by position_ids, int64 [1, L]."""
+        """Return the sequences that position_ids, int64 [1, L], describe."""
         starts = (positions[0] == 0).nonzero().flatten()
         bounds = torch.cat([starts, torch.tensor([positions.shape[1]], device=positions.device)]).int()
         return cls(bounds, bounds.diff().tolist())
@@ -38,7 +45,7 @@ _latest: tuple[Tensor, Sequences] | None = None
 
 
 def _sequences(positions: Tensor) -> Sequences:
-    """Return the sequences of a row, found once for all layers."""
+    """Return the sequences of a row; found once and reused by all layers."""
     global _latest
     if _latest is None or _latest[0] is not positions:
         _latest = (positions, Sequences.at(positions))
@@ -46,7 +53,7 @@ def _sequences(positions: Tensor) -> Sequences:
 
 
 class MendedFalconAttention(modeling_falcon.FalconAttention):
-    """Falcon's attention (7B type) with its one key head expanded, apart for packed sequences."""
+    """Attention of a 7B-type Falcon with its one key head expanded and packed sequences kept apart."""
 
     def forward(
         self,
@@ -60,7 +67,7 @@ class MendedFalconAttention(modeling_falcon.FalconAttention):
         position_embeddings: Any = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """Return [B, L, hidden]."""
+        """Return the attention output, [B, L, hidden]."""
         batch, length, _hidden = hidden_states.shape
         heads = self.query_key_value(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
         query, key, value = heads[:, :-2], heads[:, -2:-1], heads[:, -1:]
@@ -75,7 +82,7 @@ class MendedFalconAttention(modeling_falcon.FalconAttention):
 
 
 def _apart(query: Tensor, key: Tensor, value: Tensor, packed: Sequences) -> Tensor:
-    """Attend within each sequence; [1, H, L, D] each."""
+    """Attend within each sequence; all tensors are [1, H, L, D]."""
     if query.is_cuda and query.element_size() == 2:
         return _by_variable_length(query, key, value, packed)
     parts = zip(*(tensor.split(packed.lengths, dim=2) for tensor in (query, key, value)), strict=True)
@@ -85,7 +92,7 @@ def _apart(query: Tensor, key: Tensor, value: Tensor, packed: Sequences) -> Tens
 def _by_variable_length(query: Tensor, key: Tensor, value: Tensor, packed: Sequences) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    parameters = signature(varlen_attn).parameters  # torch 2.10 says it so, later ones by a window
+    parameters = signature(varlen_attn).parameters  # torch 2.10 has is_causal, later versions window_size
     causal: dict[str, Any] = {"is_causal": True} if "is_causal" in parameters else {"window_size": (-1, 0)}
     query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
     longest = max(packed.lengths)
@@ -95,5 +102,5 @@ def _by_variable_length(query: Tensor, key: Tensor, value: Tensor, packed: Seque
 
 
 modeling_falcon.FALCON_ATTENTION_CLASSES[IMPLEMENTATION] = MendedFalconAttention
-AttentionInterface.register(IMPLEMENTATION, MendedFalconAttention.forward)  # its name is checked, it is not called
+AttentionInterface.register(IMPLEMENTATION, MendedFalconAttention.forward)  # only the name is used
 AttentionMaskInterface.register(IMPLEMENTATION, lambda *_, **__: None)

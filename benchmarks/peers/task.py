@@ -1,4 +1,4 @@
-"""What every system is given, and how its epochs are timed."""
+"""What every system receives, and how its epochs are timed."""
 
 import math
 import time
@@ -28,12 +28,13 @@ class Setting:
     """One way to train.
 
     Attributes:
-        system: who trains.
-        batching: how questions make a batch: passages shared, packed side by side, padded in random order, or padded
-            beside others of about their length.
-        attention: the system's own, with its own choice of activation checkpointing; or, of Falcon in transformers,
-            one by a fused kernel that keeps packed sequences apart, without activation checkpointing.
-        rows: sequences of a batch; the tokens of a pack are those of so many on average. 0: as falcon_job chooses.
+        system: the trainer.
+        batching: how questions form a batch: `tree` shares passages, `packed` puts sequences side by side in one row,
+            `padded` pads them in random order, and `grouped` pads sequences of about the same length.
+        attention: `own` is the system's attention and its own choice of activation checkpointing. `mended` is for
+            Falcon in transformers: a fused kernel that keeps packed sequences apart, without activation checkpointing.
+        rows: sequences per batch. A pack has as many tokens as this number of sequences has on average. 0 leaves the
+            choice to falcon_job.
     """
 
     system: System
@@ -44,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """A question as an ordinary sequence: tokens, and labels that are -100 but at the answer."""
+    """A question as an ordinary sequence: its tokens, and labels that are -100 except for the answer."""
 
     input_ids: list[int]
     labels: list[int]
@@ -52,12 +53,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Trained:
-    """What was measured of a setting.
+    """The measurements of a setting.
 
     Attributes:
-        seconds: of its epochs, as `Clock` has them.
-        tokens_per_question: computed for a question, padding aside.
-        packing_difference: what its packing changes, as `packing_difference` says; None where nothing is packed.
+        seconds: of each epoch, from `Clock`.
+        tokens_per_question: computed tokens per question, without padding.
+        packing_difference: the result of the function `packing_difference`; None if nothing is packed.
     """
 
     seconds: list[float]
@@ -69,13 +70,14 @@ class Task:
     """The same questions, weights and hyperparameters for every system.
 
     Attributes:
-        workspace: preprocessed; what a system trained is written into its build folder.
-        params: of the job.
-        model: the folder of the base.
-        epochs: the first warms up, the fastest of the others is reported.
-        most_seconds: after which an epoch of a peer is cut short, and the second of these ends training; None: never.
-        score: whether what was trained is to answer dev.
-        rows: the training questions.
+        workspace: a preprocessed workspace; systems write their trained models to its build folder.
+        params: the job's params.
+        model: the folder of the base model.
+        epochs: how many to train. The first is a warm-up; the fastest of the others is reported.
+        most_seconds: cut a peer's epoch short after this time, and stop training at the second cut; None: never.
+        score: whether the trained model answers dev.
+        split: the training split.
+        rows: the training questions as ordinary sequences.
         device: where to train.
     """
 
@@ -100,20 +102,20 @@ class Task:
 
     @property
     def bf16(self) -> bool:
-        """Whether the base is in bf16; else it is in float32."""
+        """Whether the base model is in bf16; otherwise it is in float32."""
         return self.params.model.precision == "bf16"
 
     @property
     def mean_length(self) -> float:
-        """Tokens of a question as a sequence of its own."""
+        """The mean number of tokens of a question as an ordinary sequence."""
         return sum(len(row.input_ids) for row in self.rows) / len(self.rows)
 
     def accumulation(self, rows: int) -> int:
-        """Return the batches of an optimizer step."""
+        """Return the number of batches per optimizer step."""
         return self.params.train.questions_per_step // rows
 
     def pack_length(self, rows: int) -> int:
-        """Return the tokens of a pack that holds as many as `rows` sequences do on average."""
+        """Return the length of a pack: as many tokens as `rows` sequences have on average."""
         return max(round(rows * self.mean_length), *(len(row.input_ids) for row in self.rows))
 
     def lora(self) -> LoraConfig:
@@ -129,7 +131,7 @@ class Task:
         )
 
     def arguments(self, rows: int, batching: Batching = "padded") -> dict[str, Any]:
-        """Return arguments of transformers.Trainer for batches of `rows`."""
+        """Return the arguments of transformers.Trainer for batches of `rows` sequences."""
         workers = 0 if self.device.type == "cpu" else 2
         train = self.params.train
         steps = math.ceil(len(self.rows) / train.questions_per_step) * self.epochs
@@ -166,28 +168,28 @@ def _rows(split: Split) -> Iterator[Row]:
 
 
 class Clock(TrainerCallback):
-    """Times a training run by epochs, the first of which warms up.
+    """Times each epoch of a training run; the first one is a warm-up.
 
     Attributes:
-        seconds: of each epoch; of one that was cut short, what the whole would have taken.
+        seconds: of each epoch. An epoch that was cut short counts with the time that all of it would have taken.
     """
 
     def __init__(self, most_seconds: float | None = None) -> None:
-        """Take the seconds after which an epoch is cut short, behind an optimizer step; None: never."""
+        """Cut epochs short after `most_seconds`, at the end of an optimizer step; None: never."""
         self.seconds: list[float] = []
         self._most_seconds = math.inf if most_seconds is None else most_seconds
         self._begun = 0.0
         self._started = 0.0
 
     def start(self) -> None:
-        """Training begins."""
+        """Start timing; call this when training begins."""
         self._started = self._now()
 
     def step(self, epochs: float) -> bool:
-        """An optimizer step has ended; return whether that is enough: the second epoch was cut short.
+        """Record that an optimizer step has ended; return whether to stop, because a second epoch was cut short.
 
         Args:
-            epochs: trained so far.
+            epochs: how many epochs are trained so far, with the fraction of the current one.
         """
         share = epochs - self._begun
         whole = share > 1 - 1e-6
@@ -199,11 +201,11 @@ class Clock(TrainerCallback):
         return not whole and len(self.seconds) > 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """As transformers.Trainer calls it."""
+        """Called by transformers.Trainer."""
         self.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """As transformers.Trainer calls it."""
+        """Called by transformers.Trainer."""
         control.should_training_stop |= self.step(state.epoch)
 
     @staticmethod
@@ -214,12 +216,12 @@ class Clock(TrainerCallback):
 
 
 def packing_difference(model: torch.nn.Module, packed: dict[str, torch.Tensor], bf16: bool) -> float:
-    """Return |g - h| / |h| of all LoRA gradients: g of a pack as the system makes it, h of its sequences one by one.
+    """Return |g - h| / |h| over all LoRA gradients: g from one of the system's packs, h from its separate sequences.
 
     Args:
-        model: in the mode that trains.
+        model: a model in training mode.
         packed: input_ids, position_ids and labels, int64 [1, N]; a sequence begins wherever a position is 0.
-        bf16: whether training is under autocast to bf16.
+        bf16: whether training uses autocast to bf16.
     """
     starts = (packed["position_ids"][0] == 0).nonzero().flatten().tolist()
     stops = [*starts[1:], packed["input_ids"].shape[1]]

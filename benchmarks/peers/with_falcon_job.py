@@ -1,6 +1,7 @@
-"""This project: the Trainer path of its `train` stage.
+"""This project: the same Trainer as in the `train` stage.
 
-Passages are shared; or, as perfect ordinary packing, each question has a copy of its own, in the same engine.
+With batching `tree`, questions share their passage. With `packed`, each question has its own copy of the passage, in
+the same engine: this is the best that ordinary packing could reach.
 """
 
 from dataclasses import replace
@@ -18,7 +19,7 @@ from falcon_job.training.trainer import build_trainer
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
-    """Train an adapter into `folder`."""
+    """Train an adapter and write it to `folder`."""
     params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
     model, engine = load_for_training(task.model, params, Machine())
     prepare_layers(model.get_base_model(), engine)
@@ -29,7 +30,7 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
 
     trainer = build_trainer(model, params, Machine(), steps, None, task.workspace.scratch / "peer")
     trainer.args.save_strategy = "no"
-    clock = Clock()  # on a GPU the first step of each length compiles: whole epochs alone say how fast it is
+    clock = Clock()  # whole epochs only: on a GPU, the first step of each length bucket compiles
     trainer.add_callback(clock)
     trainer.train()
     save_adapter(model, folder, params.model)

@@ -1,8 +1,8 @@
-"""LitGPT's LoRA recipe: rows padded, on its own model, which expands Falcon's key head.
+"""LitGPT's LoRA recipe: padded rows, on LitGPT's own model, which expands Falcon's key head.
 
-Its script runs as it is, less what it writes and generates beside training. It differs from the others: query, key and
-value have a LoRA of the rank each, the means of batches are averaged, not the losses of tokens, nothing is clipped, and
-in bf16 LoRA and optimizer are in bf16, too.
+The recipe's script runs unchanged, except that it writes and generates nothing beside training. It differs from the
+other systems: query, key and value each have their own LoRA of the same rank; it averages the means of batches, not the
+losses of tokens; it does not clip gradients; and in bf16, LoRA and the optimizer are in bf16, too.
 """
 
 from contextlib import suppress
@@ -27,11 +27,15 @@ from benchmarks.peers.with_transformers import load_padding_tokenizer
 
 
 class OutOfTimeError(Exception):
-    """Ends the recipe, which has no other way."""
+    """Ends the recipe, which offers no other way to stop."""
 
 
 class TimedLoader(DataLoader[Any]):
-    """Tells the clock of each optimizer step when the recipe, which begins one epoch more than it trains, goes on."""
+    """Tells the clock when an optimizer step has ended.
+
+    A step has ended when the recipe asks for the first batch of the next one. That also works for the last step,
+    because the recipe begins one more epoch than it trains.
+    """
 
     clock: Clock
     accumulation: int
@@ -48,15 +52,15 @@ class TimedLoader(DataLoader[Any]):
             yield batch
 
 
-class Questions(DataModule):  # type: ignore[misc, unused-ignore]  # typed in the peers' environment alone
-    """The training questions, tokenized already."""
+class Questions(DataModule):  # type: ignore[misc, unused-ignore]  # typed only in the peers' environment
+    """The training questions, already tokenized."""
 
     prompt_style = None
 
     def __init__(self, task: Task, rows: int, clock: Clock) -> None:
         super().__init__()
         self._accumulation = task.accumulation(rows)
-        self._samples: Any = [  # a list serves as a Dataset, and is typed as none
+        self._samples: Any = [  # a list works as a Dataset, but is not typed as one
             {
                 "input_ids": torch.tensor(row.input_ids),
                 "labels": torch.tensor(row.labels),
@@ -71,7 +75,7 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]  # typed in th
         self._clock = clock
 
     def connect(self, *_: Any, **__: Any) -> None:
-        """Take nothing: all is known."""
+        """Do nothing: the data is ready."""
 
     def train_dataloader(self) -> TimedLoader:
         """Return the questions in random order."""
@@ -80,12 +84,12 @@ class Questions(DataModule):  # type: ignore[misc, unused-ignore]  # typed in th
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return a few questions, for the check that the recipe makes before it trains."""
+        """Return a few questions for the check that the recipe runs before training."""
         return DataLoader(self._samples[:2], **self._settings)
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
-    """Train, and where answers are to be scored write the merged model into `folder`."""
+    """Train, and write the merged model to `folder` if it is to be scored."""
     checkpoint, output = task.workspace.scratch / "litgpt", task.workspace.scratch / "peer"
     precision = "bf16-true" if task.bf16 else "32-true"
     if not checkpoint.exists():
@@ -118,7 +122,7 @@ def train(task: Task, setting: Setting, folder: Path) -> Trained:
 def _hyperparameters(task: Task) -> dict[str, Any]:
     lora = task.params.lora
     if lora.target_modules != ["query_key_value"]:
-        raise SystemExit("LitGPT is set up here for lora.target_modules [query_key_value] alone")
+        raise SystemExit("the comparison with LitGPT needs lora.target_modules [query_key_value]")
     return {
         "lora_r": lora.r,
         "lora_alpha": lora.alpha,
@@ -166,7 +170,7 @@ def _config(task: Task) -> Config:
 
 
 def _convert(task: Task, checkpoint: Path) -> None:
-    """Write the base as LitGPT has it."""
+    """Write the base model in LitGPT's format."""
     checkpoint.mkdir(parents=True)
     copy_config_files(task.model, checkpoint)
     config = _config(task)
@@ -179,7 +183,7 @@ def _convert(task: Task, checkpoint: Path) -> None:
 
 
 def _convert_back(task: Task, checkpoint: Path, folder: Path) -> None:
-    """Write a merged LitGPT model as transformers has it."""
+    """Write a merged LitGPT model in the format of transformers."""
     weights: dict[str, Any] = {}
     from_litgpt(_config(task), weights, torch.load(checkpoint / "lit_model.pth"))
     model = AutoModelForCausalLM.from_pretrained(task.model, dtype="float32", local_files_only=True)

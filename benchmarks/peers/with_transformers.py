@@ -1,4 +1,4 @@
-"""transformers.Trainer with peft, as its documentation has it: rows padded to the longest of their batch."""
+"""transformers.Trainer with peft, used as documented: each row is padded to the longest of its batch."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from benchmarks.peers.task import Clock, Setting, Task, Trained
 
 
 def load_model(task: Task, setting: Setting) -> Any:
-    """Return the base; its attention is transformers' default unless it is mended."""
+    """Return the base model, with transformers' default attention or with the fixed one (`mended`)."""
     mended = {"attn_implementation": IMPLEMENTATION} if setting.attention == "mended" else {}
     dtype = "bfloat16" if task.bf16 else "float32"
     return AutoModelForCausalLM.from_pretrained(task.model, dtype=dtype, local_files_only=True, **mended)
 
 
 def load_padding_tokenizer(task: Task) -> Any:
-    """Return the tokenizer, with the padding that users commonly choose where it has none."""
+    """Return the tokenizer. If it has no padding token, use end-of-text, as is common."""
     tokenizer = AutoTokenizer.from_pretrained(task.model, local_files_only=True)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
@@ -38,7 +38,7 @@ def dataset(task: Task) -> Dataset:
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
-    """Train an adapter into `folder`."""
+    """Train an adapter and write it to `folder`."""
     set_seed(task.params.train.seed)
     model = get_peft_model(load_model(task, setting), task.lora())
     clock = Clock(task.most_seconds)

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, padded in random order, padded by length, or packed."""
+"""TRL's SFTTrainer: padded in random order, padded by length, or packed."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from benchmarks.peers.with_transformers import dataset, load_model, load_padding
 
 
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
-    """Train an adapter into `folder`."""
+    """Train an adapter and write it to `folder`."""
     set_seed(task.params.train.seed)
     clock = Clock(task.most_seconds)
     trainer = SFTTrainer(
@@ -41,7 +41,7 @@ def _arguments(task: Task, setting: Setting) -> dict[str, Any]:
 
 
 def _difference(trainer: SFTTrainer, task: Task) -> float:
-    """Return what packing changes of the gradients of the first pack of several sequences."""
+    """Return how much packing changes the gradients, for the first pack with several sequences."""
     batches = (trainer.data_collator([row]) for row in trainer.train_dataset)
     batch = next(batch for batch in batches if (batch["position_ids"] == 0).sum() > 1)
     packed = {name: batch[name].to(task.device) for name in ("input_ids", "position_ids", "labels")}

@@ -71,7 +71,7 @@ def test_a_vulnerability_is_shown_with_its_fix_and_fails(run):
 def test_none_passes(run):
     with serve(knows([])) as (url, _):
         result = run(url)
-    assert (result.exit_code, result.output) == (0, "no known vulnerability in 4 pins\n")
+    assert (result.exit_code, result.output) == (0, "no known vulnerabilities in 4 pins\n")
 
 
 def test_every_pin_is_asked_for_whatever_its_platform(run):
