@@ -216,8 +216,8 @@ def test_bad_settings_stop_a_run_before_anything_else(clone):
     clone.git("checkout", "params.yaml")
     failed = clone.job("run", check=False, FALCON_JOB_DEVICE="abacus")
     assert failed.returncode == 2
-    (error,) = errors(failed.stderr)
-    assert "FALCON_JOB_DEVICE" in error
+    assert len(errors(failed.stderr)) == 1
+    assert "FALCON_JOB_DEVICE" in failed.stderr
     assert not (clone.root / "scratch").exists()
 
 
