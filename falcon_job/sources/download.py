@@ -2,7 +2,6 @@
 
 import logging
 from http import HTTPStatus
-from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -11,21 +10,12 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 # (HF_HUB_DOWNLOAD_TIMEOUT), resumption by Range (a restart where a server ignores it), proxies, HF_HUB_OFFLINE, and
 # progress on a terminal only.
 from huggingface_hub.file_download import http_get
-from packaging.version import Version
 
 from falcon_job.errors import InputError, JobError, first_line
 from falcon_job.files import sha256_file
-
-if Version(version("huggingface-hub")) >= Version("2"):
-    import httpx2 as httpx
-else:  # transformers 5.17 needs huggingface_hub 1
-    import httpx  # type: ignore[no-redef, import-not-found]
+from falcon_job.sources.hub import BAD_URL_ERRORS, TRANSFER_ERRORS
 
 logger = logging.getLogger(__name__)
-
-BAD_URL_ERRORS = (httpx.InvalidURL, httpx.UnsupportedProtocol)
-TRANSFER_ERRORS = (httpx.HTTPError, *BAD_URL_ERRORS, OSError)
-"""What huggingface_hub raises when a URL, a server, the network or the disk fails."""
 
 
 def download(url: str, sha256: str, folder: Path) -> Path:

@@ -7,6 +7,7 @@ variables, and the timeouts HF_HUB_ETAG_TIMEOUT (what the Hub says about a model
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_session, hf_hub_download, try_to_load_from_cache
@@ -20,12 +21,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from packaging.version import Version
 
 from falcon_job.errors import InputError, JobError, first_line
-from falcon_job.sources.download import TRANSFER_ERRORS
+
+if Version(version("huggingface-hub")) >= Version("2"):
+    import httpx2 as httpx
+else:  # transformers 5.17 needs huggingface_hub 1
+    import httpx  # type: ignore[no-redef, import-not-found]
 
 logger = logging.getLogger(__name__)
 
+BAD_URL_ERRORS = (httpx.InvalidURL, httpx.UnsupportedProtocol)
+TRANSFER_ERRORS = (httpx.HTTPError, *BAD_URL_ERRORS, OSError)
+"""What huggingface_hub raises when a URL, a server, the network or the disk fails."""
 HUB_ERRORS = (*TRANSFER_ERRORS, EntryNotFoundError, ValueError, RuntimeError)
 """What huggingface_hub raises when the Hub refuses, fails or sends something that is not an answer."""
 
