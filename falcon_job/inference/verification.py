@@ -14,16 +14,12 @@ from falcon_job.inference.bundle import PROMPT_FILE
 from falcon_job.inference.generation import Model
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.model.precision import QUANTIZED
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.params import Precision
 from falcon_job.qa.prompt import PromptTemplate
 from falcon_job.tokens.dataset import EncodedPassage, Split
 from falcon_job.tokens.tokenizer import load_tokenizer, make_encoder
 from falcon_job.workspace import Workspace
-
-MERGE_DRIFT: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.5, "nf4": 0.5}
-"""Largest mean |difference| of an answer token's log probability that merging may make. A merged nf4 run is put on the
-16-bit weights, so it differs by the quantization too."""
 
 
 def sample_trees(workspace: Workspace, questions: int) -> list[EncodedPassage]:
@@ -99,7 +95,7 @@ def merge(
     Raises:
         JobError: the merged model answers otherwise; nothing is left behind.
     """
-    wide: Precision = "bf16" if precision in QUANTIZED else precision
+    wide: Precision = "bf16" if PRECISIONS[precision].quantized else precision
     before = _answer_log_probabilities(load_adapter(load_base(base_folder, precision, device), adapter), rows)
     merged = load_adapter(load_base(base_folder, wide, device), adapter).merge_and_unload()
     tokenizer = load_tokenizer(base_folder)
@@ -116,10 +112,11 @@ def merge(
         gc.collect()
         after = _answer_log_probabilities(load_base(folder, wide, device), rows)
         drift = float((after - before).abs().mean())
-        if not drift <= MERGE_DRIFT[precision]:
+        accepted = PRECISIONS[precision].merge_drift
+        if not drift <= accepted:
             raise JobError(
                 f"export.merge: the merged model's answers drift by {drift:.1e} (mean log probability), more than "
-                f"rounding ({MERGE_DRIFT[precision]:.0e}): set export.merge to false and use the adapter"
+                f"rounding ({accepted:.0e}): set export.merge to false and use the adapter"
             )
     return drift
 

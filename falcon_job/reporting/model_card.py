@@ -9,18 +9,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ruamel.yaml import YAML
 
-from falcon_job.params import Params, Precision
+from falcon_job.model.precision import PRECISIONS
+from falcon_job.params import Params
 from falcon_job.qa.prompt import TEMPLATES
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-DTYPES: dict[Precision, str] = {
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    "fp8": "bfloat16",
-    "nf4": "bfloat16",
-}
-"""What the base is loaded in to use the adapter without falcon_job."""
 
 
 def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[str, Any], *, closed_book: bool) -> str:
@@ -55,7 +48,7 @@ def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[st
         template=asdict(TEMPLATES[params.prompt.template]),
         provenance=provenance,
         closed_book=closed_book,
-        dtype=DTYPES[params.model.precision],
+        dtype=str(PRECISIONS[params.model.precision].dtype).removeprefix("torch."),
     )
     return str(card)
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from falcon_job.files import read_json, write_json
 from falcon_job.machine import Machine
-from falcon_job.model.engine import Engine
+from falcon_job.model.compute import ComputeSettings
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -47,22 +47,22 @@ def _lookup(params: dict[str, object], key: str) -> object:
     return value
 
 
-def recall(folder: Path, engine: Engine, machine: Machine) -> Engine:
+def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> ComputeSettings:
     """Return how to go on from the checkpoints in `folder`: what is not set now as they began, on the same kernel.
 
-    Without any that is `engine`, which is kept as how they begin; and `engine` where their kernel is not in use.
+    Without any that is `settings`, which are kept as how they begin; and `settings` where their kernel is not in use.
     """
     path = folder / "machine.json"
     if not (path.is_file() and last_checkpoint(folder)):
-        write_json(path, asdict(engine))
-        return engine
-    began = Engine(**read_json(path))
-    same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine.attention == "auto")
+        write_json(path, asdict(settings))
+        return settings
+    began = ComputeSettings(**read_json(path))
+    same_kernel = began.attention == settings.attention or (began.attention == "sdpa" and machine.attention == "auto")
     if not same_kernel:
-        return engine
+        return settings
     logger.info("what is not set is as when the checkpoints began")
     unset = {name: value for name, value in asdict(began).items() if getattr(machine, name) == "auto"}
-    return replace(engine, **unset)
+    return replace(settings, **unset)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

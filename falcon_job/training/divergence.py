@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from falcon_job.errors import JobError
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing.loss import pack_logits
 from falcon_job.packing.pack import Pack
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = 0.2
-"""Most nats that fp8 may differ by; nf4, chosen for its size, is only reported. On SQuAD questions SmolLM2-135M, small
-and so sensitive, differs by 0.06 in fp8 and 0.6 in nf4, and by 0.002 between bf16 and fp32."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,15 @@ def check_divergence(model: nn.Module, weights: Path, pack: Pack, precision: Pre
     """Return the divergence of a quantized model, its adapter still without effect, on a pack under a dense mask.
 
     Raises:
-        JobError: fp8 is further from bf16 than `TOLERANCE`.
+        JobError: the divergence is above the precision's tolerance.
     """
     divergence = diverge(_logits(model, pack), _reference_logits(weights, pack, next(model.parameters()).device))
-    if precision == "fp8" and not divergence.kl <= TOLERANCE:
+    tolerance = PRECISIONS[precision].divergence_tolerance
+    if tolerance is not None and not divergence.kl <= tolerance:
         raise JobError(
-            f"fp8: predictions differ from bf16 by {divergence}, more than {TOLERANCE}: these weights lose too much in "
-            "float8; use model.precision bf16"
+            f"changes predictions too much: they differ from bf16 by {divergence}, of which {tolerance} are accepted",
+            place=f"model.precision {precision}",
+            fix="use bf16",
         )
     logger.info("%s differs from bf16 by %s", precision, divergence)
     return asdict(divergence)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from falcon_job.errors import JobError
-from falcon_job.model.float8 import wide_products
+from falcon_job.model.float8 import products_in_input_dtype
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing.layout import Tree, lay_out
 from falcon_job.packing.loss import answer_loss
 from falcon_job.packing.pack import Pack, PackForm, plain_sequence
@@ -21,10 +22,6 @@ from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.1, "nf4": 0.1}
-"""Largest relative difference of loss or gradients that rounding explains; a leak gives several times more."""
-FLOAT8_TOLERANCE = 0.7
-"""Largest relative difference that float8's products may make to the gradients; a lost gradient makes 1."""
 MAX_TREES = 3
 MAX_BRANCHES = 3
 
@@ -50,10 +47,11 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision,
         JobError: packed and separate differ by more than the precision's rounding, or float8's gradients by too much.
     """
     trees = sample(trees)
-    if precision == "fp8":
-        _check_float8(model, trees, form)
+    spec = PRECISIONS[precision]
+    if spec.product_tolerance is not None:
+        _check_float8(model, trees, form, spec.product_tolerance)
     difference = compare(model, trees, form)
-    tolerance = TOLERANCES[precision]
+    tolerance = spec.self_check_tolerance
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
             f"self-check: packed and separate sequences differ ({difference}, at most {tolerance:.0e} is rounding): "
@@ -75,7 +73,7 @@ def compare(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> Differen
     each question, in packs of the same length: what differs is rounding of the same kernel, compiled once. float8
     layers multiply in the type of the base meanwhile: their rounding makes more of small differences than a leak does.
     """
-    with _without_dropout(model), wide_products(model):
+    with _without_dropout(model), products_in_input_dtype(model):
         packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, form))
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
 
@@ -86,16 +84,16 @@ def float8_difference(model: nn.Module, trees: Sequence[Tree], form: PackForm) -
     packed, _ = _packed_and_separate(trees, form)
     with _without_dropout(model):
         narrow = loss_and_gradients(model, packed)
-        with wide_products(model):
+        with products_in_input_dtype(model):
             wide = loss_and_gradients(model, packed)
     return Difference(_relative(narrow[0], wide[0]), _relative(narrow[1], wide[1]))
 
 
-def _check_float8(model: nn.Module, trees: Sequence[Tree], form: PackForm) -> None:
+def _check_float8(model: nn.Module, trees: Sequence[Tree], form: PackForm, tolerance: float) -> None:
     difference = float8_difference(model, trees, form)
-    if not max(difference.loss, difference.gradients) <= FLOAT8_TOLERANCE:
+    if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
-            f"self-check: products in float8 change the gradients too much ({difference}, at most {FLOAT8_TOLERANCE}): "
+            f"self-check: products in float8 change the gradients too much ({difference}, at most {tolerance}): "
             "these weights, or the installed torch, cannot train so; use model.precision bf16"
         )
     logger.info("self-check: float8 products against bf16 ones (%s)", difference)

@@ -36,9 +36,7 @@ def run(workspace, **changes):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "fp8", "nf4"])
-def test_every_precision_passes_the_self_check_and_lowers_the_loss_by_compiled_flex_attention(
-    workspace, caplog, precision
-):
+def test_every_precision_passes_the_self_check_and_lowers_the_loss(workspace, caplog, precision):
     caplog.set_level("INFO")
     losses = run(workspace, model={"precision": precision}, **LEARNING)
 
@@ -101,7 +99,7 @@ def test_steps_that_log_nothing_wait_for_the_gpu_nowhere(workspace, monkeypatch)
     assert strict.steps >= 4
 
 
-def test_the_bf16_weights_that_quantized_ones_are_compared_with_pass_through_the_gpu_one_module_at_a_time(tmp_path):
+def test_the_bf16_reference_passes_through_the_gpu_module_by_module(tmp_path):
     deep = falcon_7b_type(hidden_size=256, num_hidden_layers=24).to(torch.bfloat16)
     workspace = make_workspace(tmp_path, deep)
     split = Split(workspace.dataset / "train.arrow")

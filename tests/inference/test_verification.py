@@ -13,6 +13,7 @@ from falcon_job.inference.bundle import PROMPT_FILE
 from falcon_job.inference.verification import answer_logits, check_package, merge, sample_trees
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.qa.prompt import TEMPLATES
 from falcon_job.sources.base_model import locate
 from falcon_job.tokens.dataset import Split, write_split
@@ -143,7 +144,7 @@ def test_another_tokenizer_is_found(workspace, rows, package):
 def test_a_merged_model_loads_alone_and_equals_base_and_adapter(workspace, rows, precision, tolerance):
     target = workspace.dist / "merged"
     drift = merge(locate(workspace), workspace.adapter, target, precision, rows)
-    assert drift < verification.MERGE_DRIFT[precision]
+    assert drift < PRECISIONS[precision].merge_drift
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     merged = AutoModelForCausalLM.from_pretrained(target).eval()
     assert merged.dtype == dtype
@@ -171,7 +172,7 @@ def test_a_merged_model_stops_by_itself_and_takes_over_no_sampling(workspace, ro
 def test_a_4_bit_run_merges_onto_16_bit_weights(workspace, rows):
     target = workspace.dist / "merged"
     drift = merge(locate(workspace), workspace.adapter, target, "nf4", rows)
-    assert 0 < drift <= verification.MERGE_DRIFT["nf4"], "the quantization is part of it"
+    assert 0 < drift <= PRECISIONS["nf4"].merge_drift, "the quantization is part of it"
     merged = load_base(target, "bf16", CPU)
     expected = load_adapter(base_of(workspace, "bf16"), workspace.adapter)
     for a, b in zip(answer_logits(merged, rows), answer_logits(expected, rows), strict=True):

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from falcon_job.errors import InputError, JobError
 from falcon_job.inference.verification import answer_logits, sample_trees
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.stages import export as stage
 from falcon_job.stages.evaluate import evaluate
 from falcon_job.stages.export import export
@@ -205,7 +207,7 @@ def test_a_prompt_changed_since_preprocess_is_no_export(workspace):
 
 
 def test_a_refused_merge_leaves_nothing_in_dist_and_no_report(workspace, monkeypatch):
-    monkeypatch.setitem(stage.merge.__globals__["MERGE_DRIFT"], "fp32", -1.0)
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], merge_drift=-1.0))
     with pytest.raises(JobError, match=r"set export.merge to false"):
         export(make_params(export={"merge": True}), Machine(), workspace)
     assert list(workspace.dist.iterdir()) == []

@@ -1,10 +1,10 @@
 from falcon_job.machine import Machine
-from falcon_job.model.engine import Engine
+from falcon_job.model.compute import ComputeSettings
 from falcon_job.training.checkpoints import forget, recall
 
-BEGUN = Engine("flex", "on", "on", 2048)
-NOW = Engine("flex", "on", "off", 8192)
-DENSE = Engine("sdpa", "off", "off", 2048)
+BEGUN = ComputeSettings("flex", "on", "on", 2048)
+NOW = ComputeSettings("flex", "on", "off", 8192)
+DENSE = ComputeSettings("sdpa", "off", "off", 2048)
 
 
 def checkpoint(folder):
@@ -34,7 +34,7 @@ def test_a_first_try_that_left_no_checkpoint_binds_nothing(tmp_path):
 def test_a_setting_that_is_given_on_resume_holds(tmp_path):
     begin(tmp_path, BEGUN)
 
-    assert recall(tmp_path, NOW, Machine(tokens_per_pack=8192)) == Engine("flex", "on", "on", 8192)
+    assert recall(tmp_path, NOW, Machine(tokens_per_pack=8192)) == ComputeSettings("flex", "on", "on", 8192)
 
 
 def test_on_a_machine_without_the_kernel_nothing_is_recalled(tmp_path):

@@ -9,11 +9,12 @@ from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.float8 import Float8Linear
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing.pack import PackForm
 from falcon_job.params import load_params
 from falcon_job.stages.train import train
 from falcon_job.tokens.dataset import Split
-from falcon_job.training.divergence import TOLERANCE, Divergence, check_divergence, diverge
+from falcon_job.training.divergence import Divergence, check_divergence, diverge
 from falcon_job.training.steps import to_tree
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
@@ -57,7 +58,7 @@ def test_the_divergence_is_that_of_the_distributions_from_the_reference():
 def test_quantized_weights_are_compared_with_their_own_bf16(workspace, first_pack, precision):
     found = check_divergence(adapted(workspace, precision), workspace.path("base"), first_pack, precision)
 
-    assert 1e-6 < found["kl"] < TOLERANCE
+    assert 1e-6 < found["kl"] < PRECISIONS["fp8"].divergence_tolerance
     assert found["same_choice"] > 0.5
 
 
@@ -74,7 +75,9 @@ def test_float8_weights_that_predict_otherwise_stop_the_run(workspace, first_pac
     broken = next(module for module in model.modules() if isinstance(module, Float8Linear))
     broken.scale *= 100
 
-    with pytest.raises(JobError, match=r"fp8: predictions differ from bf16 by .* nats .*; use model.precision bf16"):
+    with pytest.raises(
+        JobError, match=r"fp8 changes predictions too much: .* differ from bf16 by .* nats .*: use bf16"
+    ):
         check_divergence(model, workspace.path("base"), first_pack, "fp8")
 
 
@@ -82,7 +85,7 @@ def test_predictions_that_are_no_numbers_stop_the_run(workspace, first_pack):
     model = adapted(workspace, "fp8")
     next(module for module in model.modules() if isinstance(module, Float8Linear)).scale.fill_(float("nan"))
 
-    with pytest.raises(JobError, match="fp8: predictions differ"):
+    with pytest.raises(JobError, match="fp8 changes predictions too much"):
         check_divergence(model, workspace.path("base"), first_pack, "fp8")
 
 

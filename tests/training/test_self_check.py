@@ -3,12 +3,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from falcon_job.errors import JobError
-from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.compute import ComputeSettings, prepare_layers
 from falcon_job.model.float8 import Float8Product, to_float8
-from falcon_job.model.layers import prepare_layers
+from falcon_job.model.memory import decoder_layers
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Branch, Tree
 from falcon_job.packing.pack import PackForm
-from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
+from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, check_packing, compare, sample
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 FORM = PackForm.dense(256)
@@ -47,8 +48,8 @@ def test_rounding_of_bf16_stays_inside_its_tolerance_and_a_leak_outside():
     obeying = compare(with_lora(falcon_7b_type(), torch.bfloat16), sample(TREES), FORM)
     leaking = compare(with_lora(falcon_7b_type(attn_implementation="eager"), torch.bfloat16), sample(TREES), FORM)
 
-    assert max(obeying.loss, obeying.gradients) < TOLERANCES["bf16"] / 2
-    assert max(leaking.loss, leaking.gradients) > 2 * TOLERANCES["bf16"]
+    assert max(obeying.loss, obeying.gradients) < PRECISIONS["bf16"].self_check_tolerance / 2
+    assert max(leaking.loss, leaking.gradients) > 2 * PRECISIONS["bf16"].self_check_tolerance
 
 
 def test_a_loss_that_is_no_number_does_not_pass():
@@ -79,7 +80,7 @@ def test_the_sample_holds_several_passages_and_questions_so_that_every_leak_can_
 
 def test_activations_are_computed_again_as_in_training_but_dropout_stays_off():
     model = with_lora(falcon_7b_type(), dropout=0.5).train()
-    prepare_layers(model.get_base_model(), Engine("sdpa", "off", "on", 256))
+    prepare_layers(model.get_base_model(), ComputeSettings("sdpa", "off", "on", 256))
     layer = decoder_layers(model.get_base_model())[0]
     runs = []
     next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
@@ -93,7 +94,7 @@ def test_activations_are_computed_again_as_in_training_but_dropout_stays_off():
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
 def test_the_dropout_of_the_base_itself_is_off_too(checkpointing):
     model = with_lora(falcon_7b_type(hidden_dropout=0.3, attention_dropout=0.3)).train()
-    prepare_layers(model.get_base_model(), Engine("sdpa", "off", checkpointing, 256))
+    prepare_layers(model.get_base_model(), ComputeSettings("sdpa", "off", checkpointing, 256))
 
     assert check_packing(model, TREES, "fp32", FORM).gradients < 1e-5
     assert model.config.hidden_dropout == 0.3

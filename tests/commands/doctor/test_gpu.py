@@ -91,7 +91,7 @@ def test_a_precision_that_the_gpu_cannot_compute_is_a_problem_with_what_to_use(m
     seen = check_gpu(here("cuda", "fp8"))
     assert seen.status == "problem"
     assert "A10 (compute capability 8.6): model.precision fp8 needs a GPU of compute capability 8.9" in seen.found
-    assert seen.fix == "use bf16 or nf4 on this one"
+    assert seen.fix == "use fp32, fp16, bf16 or nf4 on this machine"
 
 
 @needs_gpu
