@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from falcon_job.model.compat import multiply_float8
 from falcon_job.model.float8 import FLOAT8, quantize_rows
 
 CHECKED_ROWS = 512
@@ -42,15 +43,8 @@ def cast(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor, fast: bool) -> Tensor:
-    """Multiply float8 [M, K] by the transpose of float8 [N, K]; return bfloat16 [M, N]."""
-    return torch._scaled_mm(
-        rows,
-        columns.t(),
-        scale_a=scale,
-        scale_b=column_scale.t(),
-        out_dtype=torch.bfloat16,
-        use_fast_accum=fast,
-    )
+    """Return the product of float8 [M, K] and [N, K], [M, N], in bfloat16."""
+    return multiply_float8(rows, columns.t(), scale, column_scale.t(), fast_accumulation=fast)
 
 
 def milliseconds(work: Callable[[], Any]) -> float:

@@ -23,12 +23,11 @@ import torch
 from transformers import TrainerCallback
 
 from falcon_job.machine import Machine
-from falcon_job.model.layers import prepare_layers
+from falcon_job.model.compute import load_for_training, prepare_layers
 from falcon_job.packing import completion_loss
 from falcon_job.params import Params, load_params
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.self_check import check_packing
-from falcon_job.training.setup import load_for_training
 from falcon_job.training.speed import peak_memory
 from falcon_job.training.steps import Step, StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
@@ -184,11 +183,11 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    model, engine = load_for_training(folder, params, Machine())
+    model, compute = load_for_training(folder, params, Machine())
     loaded = time.perf_counter() - started
     loading_gb = peak_memory() / 1e9
-    prepare_layers(model.get_base_model(), engine)
-    packer = engine.packer()
+    prepare_layers(model.get_base_model(), compute)
+    packer = compute.packer()
     data = Split(split)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -201,7 +200,7 @@ def run(folder: Path, split: Path, precision: str, questions: tuple[int, ...], s
         "self_check_seconds": round(time.perf_counter() - started, 1),
         "self_check_peak_gb": round(peak_memory() / 1e9, 2),
         "self_check": str(difference),
-        "engine": str(engine),
+        "compute": str(compute),
     }
     profiled = 256 if torch.cuda.is_available() else None
     for count in questions:

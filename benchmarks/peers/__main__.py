@@ -16,10 +16,10 @@ from falcon_job.inference.scoring import score_dev
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Packer, completion_loss
 from falcon_job.params import load_params
 from falcon_job.tokens.dataset import Split
-from falcon_job.training.self_check import TOLERANCES
 from falcon_job.training.speed import peak_memory
 from falcon_job.training.steps import StepDataset
 from falcon_job.workspace import Workspace
@@ -51,7 +51,7 @@ def run(task: Task, setting: Setting) -> dict[str, Any]:
 def _packing(trained: Trained, task: Task) -> dict[str, Any]:
     if trained.packing_difference is None:
         return {}
-    leaks = trained.packing_difference > TOLERANCES[task.params.model.precision]
+    leaks = trained.packing_difference > PRECISIONS[task.params.model.precision].self_check_tolerance
     return {"packing_difference": round(trained.packing_difference, 6), "leaks": leaks}
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from benchmarks.peers.task import Clock, Setting, Task, Trained
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import save_adapter
-from falcon_job.model.layers import prepare_layers
+from falcon_job.model.compute import load_for_training, prepare_layers
 from falcon_job.tokens.dataset import Split, write_split
 from falcon_job.training.self_check import check_packing
-from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import build_trainer
 
@@ -21,9 +20,9 @@ from falcon_job.training.trainer import build_trainer
 def train(task: Task, setting: Setting, folder: Path) -> Trained:
     """Train an adapter and write it to `folder`."""
     params = task.params.model_copy(update={"train": task.params.train.model_copy(update={"epochs": task.epochs})})
-    model, engine = load_for_training(task.model, params, Machine())
-    prepare_layers(model.get_base_model(), engine)
-    packer = engine.packer()
+    model, compute = load_for_training(task.model, params, Machine())
+    prepare_layers(model.get_base_model(), compute)
+    packer = compute.packer()
     split = task.split if setting.batching == "tree" else _separate(task)
     steps = StepDataset(split, params.train.questions_per_step, packer, params.train.seed)
     difference = check_packing(model, steps.trees(0), params.model.precision, packer)

@@ -1,1 +1,1 @@
-"""The language model: loading, precision, adapter; compat.py holds every patch of a library."""
+"""The language model: its weights, precision, attention and adapter, and how this machine trains it."""

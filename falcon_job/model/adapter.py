@@ -1,9 +1,9 @@
-"""The LoRA adapter: put on a base model, saved so that equal training gives equal files, loaded again."""
+"""The LoRA adapter: added to a base model, saved so that equal training gives equal files, and loaded again."""
 
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -16,24 +16,31 @@ from falcon_job.files import read_json, write_json
 from falcon_job.model.float8 import Float8Linear
 from falcon_job.params import LoraParams, ModelParams
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+OBTAIN_AGAIN = "run `falcon-job run train`, or copy the adapter again"
+OBTAIN_OTHER = "run `falcon-job run train`, or name the adapter of this model"
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftModel:
-    """Put a fresh float32 adapter on a frozen model; the seed is set first, so that it decides the initial weights.
+    """Add a fresh float32 adapter to a frozen model. The seed is set first, and so decides the initial weights.
 
     Raises:
-        InputError: a name in `lora.target_modules` is no linear layer of the model, or DoRA meets float8 weights.
+        InputError: a name in `lora.target_modules` is not a linear layer of the model, or DoRA meets float8 weights.
     """
     linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
-    unknown = sorted(set(lora.target_modules) - linear)
-    if unknown:
+    if unknown := sorted(set(lora.target_modules) - linear):
         raise InputError(
-            f"lora.target_modules: {', '.join(unknown)}: no linear layer of the model, which has "
-            f"{', '.join(sorted(linear))}: name one of these"
+            f"names {', '.join(unknown)}, which the model does not have as linear layers",
+            place="lora.target_modules",
+            fix=f"choose from {', '.join(sorted(linear))}",
         )
     if lora.use_dora and any(isinstance(module, Float8Linear) for module in model.modules()):
-        raise InputError("lora.use_dora: not on float8 weights: set it to false, or model.precision to bf16 or nf4")
+        raise InputError(
+            "does not work on float8 weights",
+            place="lora.use_dora",
+            fix="set it to false, or set model.precision to bf16 or nf4",
+        )
     set_seed(seed)
     config = LoraConfig(
         r=lora.r,
@@ -45,42 +52,42 @@ def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftMode
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return _multiplying_as_the_base(get_peft_model(model, config))
+    return _multiply_in_base_dtype(get_peft_model(model, config))
 
 
-class NarrowProduct(torch.nn.Linear):
-    """A linear layer that keeps its weight, and adds up its gradients, in float32, and multiplies in its input's type.
+class InputDtypeLinear(torch.nn.Linear):
+    """A linear layer with a float32 weight, whose gradients are float32 too, that multiplies in the type of its input.
 
-    As under autocast, which would also widen the norms of the base and, with them, what 4-bit layers return.
+    Autocast would do the same, but also make the base's norms return float32 and so change what 4-bit layers return.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product, [..., in] to [..., out], in the type of the input."""
+        """Return the product in the type of the input: [..., out_features] for [..., in_features]."""
         return functional.linear(input, self.weight.to(input.dtype))
 
 
-def _multiplying_as_the_base(model: PeftModel) -> PeftModel:
-    """Let the adapter multiply in the type of the base; DoRA's norms of weights stay in float32."""
+def _multiply_in_base_dtype(model: PeftModel) -> PeftModel:
+    """Let the adapter multiply in the type of the base. DoRA needs norms of its weights and stays in float32."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and not model.peft_config["default"].use_dora:
             layer.cast_input_dtype_enabled = False
             for factors in (layer.lora_A, layer.lora_B):
                 for name, linear in factors.items():
-                    narrow = NarrowProduct(linear.in_features, linear.out_features, bias=False, device="meta")
-                    narrow.weight = linear.weight
-                    factors[name] = narrow
+                    replacement = InputDtypeLinear(linear.in_features, linear.out_features, bias=False, device="meta")
+                    replacement.weight = linear.weight
+                    factors[name] = replacement
     return model
 
 
 def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, naming the base as params.yaml does."""
+    """Write adapter_model.safetensors and adapter_config.json, which names the base as params.yaml does."""
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.source
     config.revision = base.revision
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card; export writes a real one
-    (folder / WEIGHTS).chmod(0o644)  # safetensors' 0600 would be what DVC and the export hand on
-    path = folder / "adapter_config.json"
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which DVC and the export would hand on
+    path = folder / CONFIG
     content = read_json(path)
     # peft writes a set: the order of two or more names would differ between equal runs
     content["target_modules"] = sorted(content["target_modules"])
@@ -88,29 +95,49 @@ def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base model, frozen.
+    """Put a saved adapter on a base model, frozen, in evaluation mode.
 
     Raises:
-        InputError: the folder holds no adapter, a damaged one, or one for another model.
+        InputError: the folder lacks a file of the adapter, a file is damaged, or the adapter is for another model.
     """
-    for name in ("adapter_config.json", WEIGHTS):  # peft would look for a missing one on the Hub, or read a pickle
+    for name in (CONFIG, WEIGHTS):  # peft would look for a missing one on the Hub, or read a pickle
         if not (folder / name).is_file():
-            raise InputError(f"{folder} holds no {name}: run `falcon-job run train`, or copy the adapter again, whole")
+            raise InputError(f"has no {name}", place=folder, fix=OBTAIN_AGAIN)
+    config, saved = _read_config(folder / CONFIG), _read_shapes(folder / WEIGHTS)
     try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            saved = set(file.keys())
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        # peft leaves weights that do not match as they were initialized, and says nothing: they are compared below
+        adapted = PeftModel.from_pretrained(model, str(folder), config=config, ignore_mismatched_sizes=True)
+    except ValueError as error:
         raise InputError(
-            f"{folder} is damaged, or an adapter for another model ({first_line(error)}): run `falcon-job run train`, "
-            "or copy it again"
+            f"is not an adapter for this model ({first_line(error)})", place=folder, fix=OBTAIN_OTHER
         ) from error
-    # peft leaves a layer without weights as it was initialized, and weights without a layer unread
-    if other := sorted(saved ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    expected = {name: list(weight.shape) for name, weight in state.items()}
+    if other := sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name)):
+        first = other[0]
         raise InputError(
-            f"{folder} is an adapter for another model ({len(other)} weights without a match, such as {other[0]}): "
-            "run `falcon-job run train`, or name the adapter of this model"
+            f"is an adapter for another model ({len(other)} weights differ, such as {first}: "
+            f"{saved.get(first, 'missing')}, not {expected.get(first, 'wanted')})",
+            place=folder,
+            fix=OBTAIN_OTHER,
         )
-    return _multiplying_as_the_base(adapted).eval()
+    return _multiply_in_base_dtype(adapted).eval()
+
+
+def _read_config(path: Path) -> LoraConfig:
+    try:
+        config = PeftConfig.from_pretrained(str(path.parent))
+    except (KeyError, TypeError, ValueError) as error:  # JSON, or a value in it, that peft does not understand
+        raise InputError(f"is damaged, or not peft's ({first_line(error)})", place=path, fix=OBTAIN_AGAIN) from error
+    if not isinstance(config, LoraConfig):
+        raise InputError("does not describe a LoRA adapter", place=path, fix=OBTAIN_AGAIN)
+    return config
+
+
+def _read_shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each weight in a safetensors file; only its header is read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"is damaged ({first_line(error)})", place=path, fix=OBTAIN_AGAIN) from error

@@ -1,33 +1,42 @@
-"""Attention over packs: one function for every model family, on a fused kernel for either form of the mask.
+"""Attention for packs: one function for all model families, on a fused kernel.
 
-Registered with transformers as the implementation "prefix_tree", which models on its attention interface (Llama, Qwen,
-Falcon3, SmolLM2, ...) take by name. Falcon's attention classes know no such interface: `model.compat` adds one.
-What is passed as `attention_mask` decides: a BlockMask runs FlexAttention, a dense mask or none runs sdpa, on a CPU for
-each tree of a pack apart: over the whole pack it would take most of a small model's time.
+A kernel is fused when it never writes the scores of all pairs of tokens to memory. Which one runs follows from what a
+model is called with as `attention_mask`:
+
+    model(ids, attention_mask=block_mask(...))    FlexAttention, which skips the empty blocks of the mask
+    model(ids, attention_mask=dense_mask(...))    scaled_dot_product_attention (sdpa)
+    model(ids)                                    sdpa, causal
+
+On a CPU sdpa runs once for each tree of a pack: with the mask of the whole pack it would compute every pair of tokens,
+and most of these belong to different trees.
+
+The function is registered with transformers as the implementation `IMPLEMENTATION`. Models on transformers' attention
+interface (Llama, Qwen, Falcon3, SmolLM2, ...) take it by that name; Falcon is not on it and is patched in
+`model.compat`.
 """
 
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from itertools import pairwise
-from typing import Any, Literal, cast
+from itertools import accumulate, pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex_attention
-from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PretrainedConfig
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from falcon_job.errors import InputError, MachineError
 from falcon_job.machine import Machine
 
-IMPLEMENTATION = "prefix_tree"
+IMPLEMENTATION = "falcon_job"
 Kernel = Literal["flex", "sdpa"]
 SMALLEST_HEAD = 16
-"""Dimensions that FlexAttention's kernels need at least."""
+"""Dimensions of a head that FlexAttention's kernels need at least."""
 TRITON_CAPABILITY = (7, 0)
-"""The oldest GPUs that Triton compiles for."""
+"""Compute capability of the oldest GPUs that Triton compiles for."""
 
 KERNEL_OPTIONS = {
     "fwd_BLOCK_M": 64,
@@ -41,35 +50,38 @@ KERNEL_OPTIONS = {
     "bwd_num_warps": 4,
     "bwd_num_stages": 2,
 }
-"""Tiles for the short rows of a pack's mask, the fastest of 40 on an H200, for heads of `MEASURED_HEAD` dimensions in
-16 bits; FlexAttention's own are for long dense rows."""
+"""Tile sizes for a pack, in whose mask most rows are short: the fastest of 40 on an H200, for heads of `MEASURED_HEAD`
+dimensions in 16 bits. FlexAttention's own are for long dense rows."""
 MEASURED_HEAD = 64
 
 
 def choose_implementation(config: PretrainedConfig) -> str:
-    """Return the attention to load a model with: ours for Falcon and models on transformers' interface, else sdpa."""
-    model: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    # some attend by more than a mask (Gemma-2's soft cap, GPT-OSS's sinks) and say so by not supporting sdpa
-    on_interface = model._supports_attention_backend and model._supports_sdpa
+    """Return the attention implementation to load a causal language model with.
+
+    It is ours for Falcon and for models on transformers' attention interface, else sdpa.
+    """
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    # models that attend by more than a mask (Gemma-2's soft cap, GPT-OSS's sinks) do not support sdpa
+    on_interface = model.is_backend_compatible() and model._supports_sdpa
     return IMPLEMENTATION if config.model_type == "falcon" or on_interface else "sdpa"
 
 
 def choose_kernel(device: torch.device, config: PretrainedConfig, machine: Machine) -> Kernel:
-    """Return the attention kernel for training a model on `device`.
+    """Return the attention kernel to train a model with on a device.
 
     Raises:
-        MachineError: FlexAttention is asked for where it cannot train.
+        MachineError: FALCON_JOB_ATTENTION asks for FlexAttention, which cannot train this model on this device.
     """
-    served = choose_implementation(config) == IMPLEMENTATION and _head_size(config) >= SMALLEST_HEAD
-    usable = served and _compiles_kernels(device)
-    wanted = machine.attention
-    if wanted == "flex" and not usable:
+    takes_block_mask = choose_implementation(config) == IMPLEMENTATION and _head_size(config) >= SMALLEST_HEAD
+    usable = takes_block_mask and _compiles_kernels(device)
+    if machine.attention == "flex" and not usable:
         raise MachineError(
-            "FALCON_JOB_ATTENTION=flex needs a GPU of compute capability 7.0 or more, Triton, and a model on "
-            f"transformers' attention interface whose heads have at least {SMALLEST_HEAD} dimensions: unset it, or set "
-            "it to sdpa"
+            "needs a GPU of compute capability 7.0 or more, Triton, and a model on transformers' attention interface "
+            f"whose heads have at least {SMALLEST_HEAD} dimensions",
+            place="FALCON_JOB_ATTENTION=flex",
+            fix="unset it, or set it to sdpa",
         )
-    return "flex" if usable and wanted != "sdpa" else "sdpa"
+    return "flex" if usable and machine.attention != "sdpa" else "sdpa"
 
 
 def _compiles_kernels(device: torch.device) -> bool:
@@ -79,13 +91,13 @@ def _compiles_kernels(device: torch.device) -> bool:
 
 
 def _head_size(config: PretrainedConfig) -> int:
-    """Return the dimensions of a head; 0 where the configuration does not tell."""
+    """Return the dimensions of an attention head; 0 if the configuration does not say."""
     text = config.get_text_config()
     hidden, heads = getattr(text, "hidden_size", 0), getattr(text, "num_attention_heads", 0)
     return getattr(text, "head_dim", None) or (hidden // heads if heads else 0)
 
 
-def prefix_tree_attention(
+def fused_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -95,21 +107,21 @@ def prefix_tree_attention(
     position_ids: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend by a fused kernel.
+    """Attend on a fused kernel; the arguments are those of transformers' attention interface.
 
     Args:
-        module: the layer; not used.
+        module: the attention layer; not used.
         query: [B, H, L, D].
-        key: [B, G, S, D], G a divisor of H: each is for H / G query heads side by side.
+        key: [B, G, S, D], where G divides H: each key head serves H / G query heads that are next to each other.
         value: as key.
-        attention_mask: a BlockMask; or bool [B, 1, L, S]; or None for a causal sequence.
-        scaling: factor of the scores; None: 1 / sqrt(D).
-        position_ids: [B, L]; where they are 0 a tree begins, which sees nothing that lies before.
+        attention_mask: a BlockMask; or bool [B, 1, L, S], True where the query may attend; or None: causal.
+        scaling: factor of the scores; None means 1 / sqrt(D).
+        position_ids: [B, L]; a tree begins wherever they are 0, and sees nothing before it.
 
     Returns:
         [B, L, H, D], and None in place of the scores.
     """
-    # Kernels are fused for as many key heads as query heads; a single one that is expanded is a view.
+    # fused kernels need as many key heads as query heads; expanding a single one makes a view, not a copy
     key, value = _expand(key, query.shape[1]), _expand(value, query.shape[1])
     if isinstance(attention_mask, BlockMask):
         output = _compiled_flex_attention()(
@@ -120,61 +132,79 @@ def prefix_tree_attention(
             scale=scaling,
             kernel_options=_kernel_options(query),
         )
-    elif attention_mask is None or not _may_split(query, key, position_ids):
+    elif attention_mask is not None and (lengths := _tree_lengths(query, key, position_ids)):
+        output = _attend_by_tree(query, key, value, attention_mask, scaling, lengths)
+    else:
         causal = attention_mask is None and query.shape[2] > 1
         output = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
         )
-    else:
-        output = _attend_by_tree(query, key, value, attention_mask, scaling, cast("Tensor", position_ids)[0])
     return output.transpose(1, 2).contiguous(), None
 
 
-def _may_split(query: Tensor, key: Tensor, position_ids: Tensor | None) -> bool:
-    """Tell whether to look for trees: in one row without a cache; a GPU, or a compiled layer, would wait for it."""
-    one_row = position_ids is not None and len(query) == 1 and query.shape[2] == key.shape[2]
-    return one_row and query.device.type == "cpu" and not torch.compiler.is_compiling()
+def _tree_lengths(query: Tensor, key: Tensor, position_ids: Tensor | None) -> list[int]:
+    """Return the tokens of each tree in a pack: [3, 2] for positions [0, 1, 2, 0, 1].
+
+    Empty where trees are not told apart: without positions, with several rows or a cache, and on a GPU or in a compiled
+    layer, which would have to wait for the positions.
+    """
+    if position_ids is None or len(query) > 1 or query.shape[2] != key.shape[2]:
+        return []
+    if query.device.type != "cpu" or torch.compiler.is_compiling():
+        return []
+    positions = position_ids[0]
+    starts = [0, *((positions[1:] == 0).nonzero().flatten() + 1).tolist(), len(positions)]
+    return [stop - start for start, stop in pairwise(starts)]
 
 
 def _attend_by_tree(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, positions: Tensor
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, lengths: list[int]
 ) -> Tensor:
-    """Attend within each tree of a pack, [1, H, L, D]: a token at position 0 and what follows see nothing before it."""
-    starts = [0, *((positions[1:] == 0).nonzero().flatten() + 1).tolist(), len(positions)]
-    lengths = [stop - start for start, stop in pairwise(starts)]
+    """Attend within each tree of a pack by itself; [1, H, L, D]."""
     trees = zip(*(heads.split(lengths, dim=2) for heads in (query, key, value)), strict=True)
+    ends = accumulate(lengths)
     outputs = [
-        functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[..., start:stop, start:stop], scale=scaling)
-        for (q, k, v), (start, stop) in zip(trees, pairwise(starts), strict=True)
+        functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask[..., end - q.shape[2] : end, end - q.shape[2] : end], scale=scaling
+        )
+        for (q, k, v), end in zip(trees, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2)
 
 
 @cache
 def _compiled_flex_attention() -> Callable[..., Any]:
-    """Return FlexAttention, compiled; not at import, since loading the compiler takes a second."""
+    """Return FlexAttention, compiled; not when this module is imported, since loading the compiler takes a second."""
     return torch.compile(flex_attention, dynamic=False)
 
 
-def _kernel_options(query: Tensor) -> "FlexKernelOptions | None":
-    """Return our tiles for the heads they were measured on, else None for FlexAttention's own."""
+def _kernel_options(query: Tensor) -> dict[str, int] | None:
+    """Return our tile sizes for heads like those they were measured on, else None: FlexAttention's own."""
     measured = query.shape[-1] == MEASURED_HEAD and query.element_size() == 2
-    return cast("FlexKernelOptions", KERNEL_OPTIONS) if measured else None
+    return KERNEL_OPTIONS if measured else None
 
 
 def check_window(config: PretrainedConfig, longest: int) -> None:
-    """Make sure that a model attends over whole sequences: a pack's mask takes the place of its own.
+    """Refuse a model with sliding-window attention that is shorter than the longest sequence.
+
+    The mask of a pack replaces the model's own, so that a token would see more than the model was trained to see.
+
+    Args:
+        config: of the model.
+        longest: tokens of the longest sequence.
 
     Raises:
-        InputError: it attends over a shorter window.
+        InputError: its window is shorter.
     """
     text = config.get_text_config()
     window = getattr(text, "sliding_window", None)
     layers = getattr(text, "layer_types", None) or ["sliding_attention"]
     if window and window < longest and any("sliding" in layer for layer in layers):
         raise InputError(
-            f"model.source attends over {window} tokens at a time, fewer than preprocess.max_tokens={longest}, which "
-            f"packs do not imitate: set preprocess.max_tokens to at most {window}"
+            f"attends over a sliding window of {window} tokens, less than preprocess.max_tokens={longest}, and packs "
+            "would ignore the window",
+            place="model.source",
+            fix=f"set preprocess.max_tokens to at most {window}",
         )
 
 
@@ -186,5 +216,5 @@ def _expand(heads: Tensor, number: int) -> Tensor:
     return heads[:, :, None].expand(batch, groups, number // groups, length, size).reshape(batch, number, length, size)
 
 
-AttentionInterface.register(IMPLEMENTATION, prefix_tree_attention)
+AttentionInterface.register(IMPLEMENTATION, fused_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

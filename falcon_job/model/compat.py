@@ -1,4 +1,18 @@
-"""Patches of libraries, each with the versions that need it; a test fails once one is not needed any more."""
+"""All patches of libraries, each with the versions that need it. A canary test fails once one is not needed any more.
+
+Patches:
+
+- `FalconFusedAttention` in place of Falcon's own attention
+- `quantizable_falcon`, while a Falcon is loaded in 4 bits
+- `keep_4bit_weights`, for 4-bit weights on some CPUs
+- `multiply_float8`, on a private function of torch
+
+Other private or undocumented names of libraries that `model/` uses, for want of public ones:
+
+- `PreTrainedModel._supports_sdpa` (transformers) in `attention.choose_implementation`: the only sign that a model
+  attends by more than a mask
+- `LoraLayer.cast_input_dtype_enabled` (peft) in `adapter`: only a context manager for the forward pass is documented
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +23,16 @@ from torch import Tensor
 from transformers import Cache
 from transformers.models.falcon import modeling_falcon
 
-from falcon_job.model.attention import IMPLEMENTATION, prefix_tree_attention
+from falcon_job.model.attention import IMPLEMENTATION, fused_attention
 
 
-class FalconPackAttention(modeling_falcon.FalconAttention):
-    """Falcon's attention on a fused kernel.
+class FalconFusedAttention(modeling_falcon.FalconAttention):
+    """Falcon's attention on a fused kernel, with a dense or a block-sparse mask.
 
-    transformers 5.23 (at least) calls sdpa with 71 query heads and one key head, for which no kernel is fused, so that
-    all scores are written out: 99.5 ms a layer at 8,192 tokens of Falcon-7B on an H200, 1.36 ms with the head expanded.
-    And it takes no block-sparse mask, as Falcon is not on the attention interface.
+    transformers up to 5.23 (at least) calls sdpa with 71 query heads and one key head. No fused kernel takes that, so
+    all scores are written to memory: 99.5 ms a layer for 8,192 tokens of Falcon-7B on an H200, instead of 1.36 ms with
+    the key head expanded. Falcon is not on transformers' attention interface either, so that no block-sparse mask
+    reaches it.
     """
 
     def forward(
@@ -32,29 +47,29 @@ class FalconPackAttention(modeling_falcon.FalconAttention):
         position_embeddings: Any = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """Return [B, L, hidden] for hidden states of that shape; the score matrix is never made."""
+        """Return the outputs for hidden states, both [B, L, hidden], and None in place of the scores."""
         batch, length, _hidden = hidden_states.shape
-        # in each group: its query heads, one key head, one value head (7B: one group; 40B: eight)
+        # each group holds its query heads, one key head and one value head (7B has one group, 40B has eight)
         heads = self.query_key_value(hidden_states).view(batch, length, self.num_kv_heads, -1, self.head_dim)
         query = heads[..., :-2, :].flatten(2, 3).transpose(1, 2)
         key, value = heads[..., -2, :].transpose(1, 2), heads[..., -1, :].transpose(1, 2)
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
         if layer_past is not None:
             key, value = layer_past.update(key, value, self.layer_idx)
-        output, _scores = prefix_tree_attention(self, query, key, value, attention_mask, position_ids=position_ids)
+        output, _scores = fused_attention(self, query, key, value, attention_mask, position_ids=position_ids)
         return self.dense(output.flatten(2)), None
 
 
-modeling_falcon.FALCON_ATTENTION_CLASSES[IMPLEMENTATION] = FalconPackAttention
+modeling_falcon.FALCON_ATTENTION_CLASSES[IMPLEMENTATION] = FalconFusedAttention
 
 
 @contextmanager
 def quantizable_falcon() -> Iterator[None]:
-    """Let bitsandbytes quantize Falcon's linear layers while a model is built.
+    """Let bitsandbytes quantize Falcon's linear layers, while a model is built within this context.
 
-    transformers 5.5 to 5.23 (at least) converts only layers whose type is exactly `torch.nn.Linear`; Falcon's are of a
-    subclass with the same mathematics, so 4-bit loading leaves all of them as they are and says nothing. (4.57 to 5.3
-    converted subclasses, too.)
+    transformers 5.5 to 5.23 (at least) quantizes only layers whose type is exactly `torch.nn.Linear`. Falcon's are of a
+    subclass that computes the same, so loading in 4 bits leaves all of them as they are, without an error. (4.57 to 5.3
+    quantized subclasses, too.)
     """
     library: Any = modeling_falcon
     original = library.FalconLinear
@@ -66,12 +81,41 @@ def quantizable_falcon() -> Iterator[None]:
 
 
 def keep_4bit_weights(model: torch.nn.Module) -> None:
-    """Keep bitsandbytes from packing 4-bit weights anew for a CPU's bfloat16 instructions, at the first answer.
+    """Keep bitsandbytes from repacking 4-bit weights for a CPU's bfloat16 instructions at the first forward pass.
 
-    Packing rounds the scales, and unpacking (at every `state_dict()`: a checkpoint, another adapter) does not restore
-    them: in bitsandbytes 0.50 (at least) the frozen base changes during a run. Other devices and CPUs never pack.
+    Repacking rounds the scales, and unpacking, which every `state_dict()` does (for a checkpoint, or another adapter),
+    does not restore them. So in bitsandbytes 0.50 (at least) the frozen base changes during a run. GPUs, and CPUs
+    without these instructions, never repack.
     """
     module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def multiply_float8(
+    rows: Tensor, columns: Tensor, row_scale: Tensor, column_scale: Tensor, *, fast_accumulation: bool = True
+) -> Tensor:
+    """Multiply float8 matrices whose rows, or columns, have a scale each.
+
+    The public `torch.nn.functional.scaled_mm` gives the same bits, but has no CPU kernel in torch 2.11. It takes this
+    one's place once torch 2.12 is required.
+
+    Args:
+        rows: float8 [M, K], row by row in memory.
+        columns: float8 [K, N], column by column in memory; K and N are multiples of 16.
+        row_scale: float32 [M, 1]; or [1, 1], one scale for the whole matrix, if `column_scale` is, too.
+        column_scale: float32 [1, N], or [1, 1].
+        fast_accumulation: accumulate in the tensor cores, in less than float32 (Hopper GPUs).
+
+    Returns:
+        bfloat16 [M, N].
+    """
+    return torch._scaled_mm(
+        rows,
+        columns,
+        scale_a=row_scale,
+        scale_b=column_scale,
+        out_dtype=torch.bfloat16,
+        use_fast_accum=fast_accumulation,
+    )

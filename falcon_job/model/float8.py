@@ -1,8 +1,16 @@
-"""Frozen linear layers whose weights, inputs and gradients are multiplied in float8 (e4m3), scaled row by row.
+"""Frozen linear layers that multiply in float8 (e4m3: 4 bits of exponent, 3 of fraction), each row with its own scale.
 
-Every token has a scale of its own, and every output of the layer, so that how a token is rounded does not depend on
-what else stands in its pack. Rows as in Micikevicius et al. 2022 (arXiv 2209.05433), section 3; accumulation and
-results are wider.
+A float8 number has only 256 values, up to 448, so each row is first divided by a scale that makes its largest number
+448. For example, the row
+
+    [0.02, -0.5, 3.5]   has scale 3.5 / 448 = 1/128
+    [2.56, -64, 448]    divided by the scale
+    [2.5, -64, 448]     rounded to float8
+
+and a product of two such rows is multiplied by both scales. Every token of the input is a row, and every output of the
+layer is a row of its weight. So a token is rounded the same way whatever else is in its pack; one scale for the whole
+matrix would make it depend on the largest number of the pack. The format is that of Micikevicius et al. 2022
+(arXiv 2209.05433), section 3. Sums are accumulated, and results returned, in wider types.
 """
 
 from collections.abc import Iterator
@@ -14,77 +22,91 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from falcon_job.errors import InputError
+from falcon_job.model.compat import multiply_float8
+
 FLOAT8 = torch.float8_e4m3fn
 MULTIPLE = 16
-"""What the kernels need the numbers of inputs and outputs to be a multiple of."""
+"""The kernels need layers whose numbers of inputs and of outputs are multiples of this."""
 
 
 def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows as float8, and what to multiply each with to get them back.
+    """Round each row to float8, after dividing it by its scale.
 
     Args:
         values: [M, N].
 
     Returns:
-        float8 [M, N], and float32 [M, 1].
+        The rounded rows, float8 [M, N], and the scales, float32 [M, 1]: their product is close to `values`.
     """
-    wide = values.float()
-    scale = wide.abs().amax(-1, keepdim=True).clamp(min=1e-30) / torch.finfo(FLOAT8).max
-    return (wide / scale).to(FLOAT8).contiguous(), scale
+    exact = values.float()
+    scale = exact.abs().amax(-1, keepdim=True).clamp(min=1e-30) / torch.finfo(FLOAT8).max
+    return (exact / scale).to(FLOAT8).contiguous(), scale
 
 
 class Float8Product(torch.autograd.Function):
-    """x W^T by float8, and the gradient of x; W is frozen."""
+    """The product x W^T of inputs with a frozen float8 weight, and the gradient of x, both multiplied in float8."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return [..., N] for [..., K]."""
+        """Return [..., N] for inputs [..., K]."""
         ctx.save_for_backward(weight, scale)
         return _multiply(inputs, weight.t(), scale.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the inputs, [..., K], from that of the product, [..., N]."""
+        """Return the gradient of the inputs, [..., K], for that of the product, [..., N].
+
+        It is g W, summed over the rows of W, so that W's scales cannot be taken out of the sum. They are multiplied
+        into g before it is rounded.
+        """
         (gradient,) = gradients
         weight, scale = ctx.saved_tensors
-        columns = weight.t().contiguous().t()  # the layout that the kernel takes
+        columns = weight.t().contiguous().t()  # the memory layout that the kernel takes
         ones = torch.ones(1, weight.shape[1], device=weight.device)
-        scaled = gradient * scale.squeeze(-1)  # the weight's scales lie along what is summed over
+        scaled = gradient * scale.squeeze(-1)
         return _multiply(scaled, columns, ones).to(gradient.dtype), None, None
 
 
 def float8_product(inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Return x W^T, [..., N], with the gradient of the inputs, [..., K].
+    """Return x W^T, multiplied in float8; the gradient of x is, too.
 
     Args:
-        inputs: [..., K], 16 bits.
-        weight: float8 [N, K].
-        scale: of the rows of weight, float32 [N, 1].
+        inputs: x, 16 bits, [..., K].
+        weight: W, float8 [N, K], as `quantize_rows` returns it.
+        scale: float32 [N, 1], one for each row of W.
+
+    Returns:
+        [..., N], in the type of the inputs.
     """
     product: Tensor = Float8Product.apply(inputs, weight, scale)
     return product
 
 
 def _multiply(inputs: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
-    """Return inputs, [..., K], times float8 columns, [K, N], with a scale each, [1, N], in the type of the inputs."""
+    """Round inputs [..., K] to float8 and multiply them with float8 columns [K, N], which have scales [1, N]."""
     rows, row_scale = quantize_rows(inputs.reshape(-1, inputs.shape[-1]))
-    product = torch._scaled_mm(
-        rows, columns, scale_a=row_scale, scale_b=scale, out_dtype=torch.bfloat16, use_fast_accum=True
-    )
+    product = multiply_float8(rows, columns, row_scale, scale)
     return product.view(*inputs.shape[:-1], -1).to(inputs.dtype)
 
 
 class Float8Linear(nn.Linear):
-    """A frozen linear layer in float8; its weight is kept as bytes, for which no library takes it for a small float."""
+    """A frozen linear layer that multiplies in float8.
+
+    Its weight is kept as bytes (uint8), since libraries that see a floating-point type cast it to another.
+
+    Attributes:
+        scale: float32 [out_features, 1], one for each row of the weight.
+        multiplies_in_float8: False within `products_in_input_dtype`.
+    """
 
     scale: Tensor
-    wide = False
-    """Whether products are taken in the type of the input, of the same rounded weights."""
+    multiplies_in_float8 = True
 
     @classmethod
-    def of(cls, linear: nn.Linear, device: torch.device) -> "Float8Linear":
-        """Return a linear layer in float8 on a device."""
+    def from_linear(cls, linear: nn.Linear, device: torch.device) -> "Float8Linear":
+        """Return a linear layer with its weight rounded to float8, on a device."""
         weight, scale = quantize_rows(linear.weight.detach().to(device))
         layer = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         layer.weight = nn.Parameter(weight.view(torch.uint8), requires_grad=False)
@@ -93,42 +115,50 @@ class Float8Linear(nn.Linear):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product, [..., in] to [..., out], in the type of the input."""
-        if self.wide:
+        """Return the product in the type of the input: [..., out_features] for [..., in_features]."""
+        if not self.multiplies_in_float8:
             weight = self.weight.view(FLOAT8).float() * self.scale
             return functional.linear(input, weight.to(input.dtype), self.bias)
         product = float8_product(input, self.weight.view(FLOAT8), self.scale)
-        # Falcon adds to it in place, which autograd forbids on what a Function returns as a view
+        # Falcon adds to it in place, which autograd forbids for a view that a custom function returns
         return product.clone() if self.bias is None else product + self.bias
 
 
 @contextmanager
-def wide_products(model: nn.Module) -> Iterator[None]:
-    """Let float8 layers round their weights alone, for what float8's rounding would hide."""
+def products_in_input_dtype(model: nn.Module) -> Iterator[None]:
+    """Let float8 layers multiply in the type of their input meanwhile; their weights stay rounded.
+
+    For checks that look for differences smaller than what rounding inputs and gradients makes.
+    """
     layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
     for layer in layers:
-        layer.wide = True
+        layer.multiplies_in_float8 = False
     try:
         yield
     finally:
         for layer in layers:
-            layer.wide = False
+            layer.multiplies_in_float8 = True
 
 
 def to_float8(model: nn.Module, head: nn.Module | None, device: torch.device) -> int:
-    """Put all linear layers of a model but its output head into float8, one after the other, on a device.
+    """Replace all linear layers of a model, except its output head, by float8 layers on a device, one by one.
 
     Returns:
-        How many.
+        The number of layers replaced.
 
     Raises:
-        ValueError: a layer's inputs or outputs are no multiple of 16.
+        InputError: the inputs or outputs of a layer are not a multiple of 16. Nothing is replaced then.
     """
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     for name, module in linear.items():
         if module.in_features % MULTIPLE or module.out_features % MULTIPLE:
-            raise ValueError(f"{name} takes {module.in_features} numbers to {module.out_features}")
+            raise InputError(
+                f"needs layers whose inputs and outputs are multiples of {MULTIPLE}, but {name} has "
+                f"{module.in_features} inputs and {module.out_features} outputs",
+                place="model.precision fp8",
+                fix="use bf16 or nf4",
+            )
     for name, module in linear.items():
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, Float8Linear.of(module, device))
+        setattr(model.get_submodule(parent), attribute, Float8Linear.from_linear(module, device))
     return len(linear)

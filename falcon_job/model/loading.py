@@ -1,13 +1,16 @@
-"""Load a frozen base model in a precision; refuse what would be silently wrong."""
+"""Load a frozen base model in a precision, and refuse what would be silently wrong."""
 
+import json
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
@@ -18,116 +21,186 @@ from transformers import (
 from falcon_job.errors import InputError, JobError, MachineError, first_line
 from falcon_job.model.attention import choose_implementation
 from falcon_job.model.compat import keep_4bit_weights, quantizable_falcon
-from falcon_job.model.float8 import MULTIPLE, to_float8
+from falcon_job.model.float8 import to_float8
 from falcon_job.model.precision import compute_dtype
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
+COPY_AGAIN = "copy the model again, or name another model.source"
+
 
 def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
-    """Load a causal language model from local safetensors, frozen, in evaluation mode, under our attention.
+    """Load a causal language model from local safetensors: frozen, in evaluation mode, with our attention.
+
+    Errors that are not about the model's files, such as CUDA's, are raised as they are.
 
     Args:
         folder: config.json and *.safetensors.
-        precision: how weights are held and computed; nf4 is bitsandbytes' double-quantized 4-bit, fp8 is
+        precision: how weights are held and multiplied. nf4 is bitsandbytes' double-quantized 4-bit type, fp8 is
             `model.float8`.
-        device: where the model lives.
+        device: where the model will be.
 
     Raises:
-        InputError: no causal language model, one that packing cannot serve, or weights that are not whole.
-        MachineError: the precision does not run on the device, or the model does not fit it.
+        InputError: the folder holds no causal language model that packing can serve, or its weights are damaged,
+            missing, or of other shapes than config.json says.
+        MachineError: the device does not support the precision, or the model does not fit its memory.
+        JobError: transformers left a layer unquantized that should have been.
     """
     dtype = compute_dtype(precision, device)
     config = load_config(folder)
-    quantized = precision == "nf4"
-    model: PreTrainedModel
     try:
-        with quantizable_falcon() if quantized else nullcontext():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                attn_implementation=choose_implementation(config),
-                device_map={"": device} if quantized else None,
-                quantization_config=_nf4(dtype) if quantized else None,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        model, found = loaded
+        if precision == "nf4":
+            return _freeze(_load_4bit(folder, config, dtype, device))
+        model = _read_model(folder, config, dtype)
         if precision == "fp8":
-            logger.info("fp8: %d linear layers multiply in float8", _to_float8(model, folder, device))
-        if not quantized:
-            model = model.to(device)  # type: ignore[arg-type]  # wrapped by transformers, which loses the types
+            count = to_float8(model, model.get_output_embeddings(), device)
+            logger.info("fp8: %d linear layers multiply in float8", count)
+        return _freeze(torch.nn.Module.to(model, device))
     except torch.OutOfMemoryError as error:
         raise MachineError(
-            f"{folder} in {precision} does not fit {device} ({first_line(error)}): use model.precision nf4, a smaller "
-            "model or a larger GPU"
+            f"in {precision} does not fit the memory of {device} ({first_line(error)})",
+            place=folder,
+            fix="use model.precision nf4, a smaller model or a larger GPU",
         ) from error
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: its weights cannot be loaded ({first_line(error)}): copy it again") from error
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
-        raise InputError(
-            f"{folder}: {len(missing)} weights are missing ({', '.join(missing[:3])}): copy the model again, or name "
-            "another model.source"
-        )
-    if quantized:
-        count = check_quantized(model)
-        keep_4bit_weights(model)
-        logger.info("nf4: %d linear layers hold 4-bit weights", count)
+
+
+def _freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(requires_grad=False)
     model.train(mode=False)
     return model
 
 
-def _to_float8(model: PreTrainedModel, folder: Path, device: torch.device) -> int:
-    try:
-        return to_float8(model, model.get_output_embeddings(), device)
-    except ValueError as error:
-        raise InputError(
-            f"{folder}: {error}, and float8 needs multiples of {MULTIPLE}: use model.precision bf16 or nf4"
-        ) from None
-
-
 def load_config(folder: Path) -> PretrainedConfig:
-    """Return the configuration of a model that packing can serve.
+    """Return the configuration of a causal language model that packing can serve.
 
     Raises:
-        InputError: it is none of a causal language model with rotary positions.
+        InputError: transformers cannot read it, it is not a causal language model's, or its positions are alibi's.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no model that transformers loads: {first_line(error)}") from None
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InputError(
+            f"is not a model that transformers can load ({_in_one_line(error)})", place=folder, fix=COPY_AGAIN
+        ) from None
     if getattr(config, "alibi", False):
         raise InputError(
-            f"{folder}: its attention uses alibi (Falcon-RW), whose distances prefix-tree packing would change: "
-            "use a rotary model such as Falcon-7B"
+            "has alibi attention (Falcon-RW), which goes by distances between tokens that packing changes",
+            place=folder,
+            fix="use a rotary model such as Falcon-7B",
         )
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
-            f"{folder}: a {config.model_type} model is no causal language model: name another model.source"
+            f"holds a {config.model_type} model, which is not a causal language model",
+            place=folder,
+            fix="name another model.source",
         )
     return config
 
 
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return QLoRA's 4-bit format with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
-    return BitsAndBytesConfig(
+def _read_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype, **settings: Any) -> PreTrainedModel:
+    """Return the model with its weights, on the CPU unless `settings` for transformers say otherwise.
+
+    Raises:
+        InputError: weights are damaged, missing or of other shapes, or transformers cannot build this configuration.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=choose_implementation(config),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below, with their shapes
+            **settings,
+        )
+    except SafetensorError as error:
+        raise InputError(f"is damaged ({first_line(error)})", place=_damaged_file(folder), fix=COPY_AGAIN) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"is damaged ({first_line(error)})", place=folder / "model.safetensors.index.json", fix=COPY_AGAIN
+        ) from error
+    except OSError as error:  # no safetensors at all, or one that the index names is missing
+        raise InputError(
+            f"has weights that cannot be read ({first_line(error)})", place=folder, fix=COPY_AGAIN
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"describes a model that transformers cannot build ({first_line(error)})",
+            place=folder / "config.json",
+            fix=COPY_AGAIN,
+        ) from error
+    model, found = loaded
+    _check_all_found(folder, found)
+    result: PreTrainedModel = model
+    return result
+
+
+def _check_all_found(folder: Path, found: dict[str, Any]) -> None:
+    """Refuse weights of other shapes and missing ones: transformers has put random numbers in their place."""
+    _check_shapes(folder, found["mismatched_keys"])
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(f"lacks {len(missing)} weights, such as {missing[0]}", place=folder, fix=COPY_AGAIN)
+
+
+def _check_shapes(folder: Path, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Refuse weights of other shapes, given as names, their shapes in the files and in the model."""
+    if weights := sorted(mismatched):
+        name, saved, expected = weights[0]
+        raise InputError(
+            f"has {len(weights)} weights of other shapes than its config.json says, such as {name}: {list(saved)}, "
+            f"not {list(expected)}",
+            place=folder,
+            fix="copy config.json and the weights from the same model",
+        )
+
+
+def _damaged_file(folder: Path) -> Path:
+    """Return the first safetensors file whose header does not match its content, else the folder."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            return file
+    return folder
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return a message of several lines, whose first does not say what is wrong, as one."""
+    return first_line(error) if not isinstance(error, StrictDataclassError) else " ".join(str(error).split())
+
+
+def _load_4bit(folder: Path, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Return the model in QLoRA's 4-bit type, double-quantized (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
+    nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+    with quantizable_falcon():
+        model = _read_model(folder, config, dtype, device_map={"": device}, quantization_config=nf4)
+    layers = four_bit_layers(model)
+    shapes = [
+        (f"{name}.weight", tuple(layer.weight.quant_state.shape), (layer.out_features, layer.in_features))
+        for name, layer in layers.items()
+    ]
+    # transformers does not compare the shapes of weights that it quantizes
+    _check_shapes(folder, (each for each in shapes if each[1] != each[2]))
+    keep_4bit_weights(model)
+    logger.info("nf4: %d linear layers hold 4-bit weights", len(layers))
+    return model
 
 
-def check_quantized(model: PreTrainedModel) -> int:
-    """Return how many linear layers hold 4-bit weights.
+def four_bit_layers(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the linear layers, all with 4-bit weights except for the output head, which is left out, by name.
 
     Raises:
-        JobError: a linear layer other than the output head does not, whatever the model says of itself.
+        JobError: a linear layer was not quantized, even if the model says that it is loaded in 4 bits.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -135,9 +208,10 @@ def check_quantized(model: PreTrainedModel) -> int:
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
     left = [name for name, module in linear.items() if not isinstance(module, Linear4bit)]
     if left or not linear:
-        some = ", ".join(left[:3]) or "none found"
         raise JobError(
-            f"nf4: {len(left)} of {len(linear)} linear layers were not quantized ({some}): the installed transformers "
-            "does not quantize this model; use model.precision bf16"
+            f"left {len(left)} of {len(linear)} linear layers unquantized ({', '.join(left[:3]) or 'none found'}): the "
+            "installed transformers does not quantize this model",
+            place="model.precision nf4",
+            fix="use bf16",
         )
-    return len(linear)
+    return linear

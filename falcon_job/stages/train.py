@@ -17,9 +17,8 @@ from transformers import set_seed
 from falcon_job.files import new_folder, write_csv, write_json
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import save_adapter
-from falcon_job.model.engine import FULL_PACK
-from falcon_job.model.layers import prepare_layers
-from falcon_job.model.precision import QUANTIZED
+from falcon_job.model.compute import FULL_PACK, load_for_training, prepare_layers
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Packer, Tree
 from falcon_job.params import Params
 from falcon_job.sources.base_model import locate
@@ -28,7 +27,6 @@ from falcon_job.training.callbacks import COLUMNS, history
 from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
 from falcon_job.training.divergence import check_divergence
 from falcon_job.training.self_check import check_packing
-from falcon_job.training.setup import load_for_training
 from falcon_job.training.steps import StepDataset
 from falcon_job.training.trainer import PackedTrainer, build_trainer
 from falcon_job.workspace import Workspace
@@ -48,15 +46,15 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
     model, chosen = load_for_training(weights, params, machine)
-    engine = recall(folder, chosen, machine)
-    logger.info("%s", engine)
-    packer = engine.packer()
+    compute = recall(folder, chosen, machine)
+    logger.info("%s", compute)
+    packer = compute.packer()
     split = Split(workspace.dataset / "train.arrow")
     steps = StepDataset(split, params.train.questions_per_step, packer, params.train.seed)
     validation = _validation_steps(workspace.dataset / "validation.arrow", params, packer)
 
     divergence = _divergence(model, weights, params, steps.trees(0))
-    prepare_layers(model.get_base_model(), engine)
+    prepare_layers(model.get_base_model(), compute)
     difference = check_packing(model, steps.trees(0), params.model.precision, packer)
     logger.info("self-check: packs equal separate sequences (%s)", difference)
 
@@ -66,7 +64,7 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     with new_folder(workspace.adapter) as adapter:
         save_adapter(model, adapter, params.model)
     write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
-    report = {**_report(trainer, split, seconds), **divergence, "engine": asdict(engine)}
+    report = {**_report(trainer, split, seconds), **divergence, "compute": asdict(compute)}
     write_json(workspace.reports / "train.json", report)
     forget(folder)
 
@@ -84,7 +82,7 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
 
 def _divergence(model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree]) -> dict[str, dict[str, float]]:
     """Return how far quantized weights diverge from bf16 on the run's first step; nothing for other precisions."""
-    if params.model.precision not in QUANTIZED:
+    if not PRECISIONS[params.model.precision].quantized:
         return {}
     (first, *_) = Packer.dense(max(params.preprocess.max_tokens, FULL_PACK["sdpa"])).make_packs(trees)
     return {"divergence": check_divergence(model, weights, first, params.model.precision)}

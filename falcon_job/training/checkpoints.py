@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from falcon_job.files import read_json, write_json
 from falcon_job.machine import Machine
-from falcon_job.model.engine import Engine
+from falcon_job.model.compute import ComputeSettings
 from falcon_job.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -50,27 +50,27 @@ def _lookup(params: dict[str, object], key: str) -> object:
     return value
 
 
-def recall(folder: Path, engine: Engine, machine: Machine) -> Engine:
+def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> ComputeSettings:
     """Return the settings to train with: those that the checkpoints in `folder` began with, where they can be used.
 
     A resumed run computes as it began, so that it gives the same bits: settings that were resolved from `auto` then are
     not resolved again. A variable that is set now still holds. Example: a run began with packs of 8,192 tokens, was
     killed, and finds less memory free; `auto` would choose 4,096 now, but it goes on with 8,192.
 
-    Without checkpoints, `engine` is recorded as what they begin with. It is also returned where the checkpoints used
-    another attention kernel, which this machine does not have or the user has overruled.
+    Without checkpoints, `settings` are recorded as what they begin with. They are also returned where the checkpoints
+    used another attention kernel, which this machine does not have or the user has overruled.
     """
     path = folder / "machine.json"
     if not (path.is_file() and last_checkpoint(folder)):
-        write_json(path, asdict(engine))
-        return engine
-    began = Engine(**read_json(path))
-    same_kernel = began.attention == engine.attention or (began.attention == "sdpa" and machine.attention == "auto")
+        write_json(path, asdict(settings))
+        return settings
+    began = ComputeSettings(**read_json(path))
+    same_kernel = began.attention == settings.attention or (began.attention == "sdpa" and machine.attention == "auto")
     if not same_kernel:
-        return engine
+        return settings
     logger.info("resuming with the settings that the checkpoints began with")
     unset = {name: value for name, value in asdict(began).items() if getattr(machine, name) == "auto"}
-    return replace(engine, **unset)
+    return replace(settings, **unset)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -11,15 +11,11 @@ from torch import Tensor, nn
 
 from falcon_job.errors import JobError
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Pack, pack_logits
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = 0.2
-"""The most nats by which fp8 may diverge; nf4, which is chosen for its size, is only reported. For scale: on SQuAD
-questions SmolLM2-135M, which is small and therefore sensitive, diverges by 0.06 in fp8, by 0.6 in nf4, and by 0.002
-between bf16 and fp32."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +39,14 @@ def check_divergence(model: nn.Module, weights: Path, pack: Pack, precision: Pre
     """Return the divergence of a quantized model, whose adapter has no effect yet, on a pack with a dense mask.
 
     Raises:
-        JobError: the precision is fp8 and diverges by more than `TOLERANCE`.
+        JobError: the divergence is above the precision's tolerance.
     """
     divergence = diverge(_logits(model, pack), _reference_logits(weights, pack, next(model.parameters()).device))
-    if precision == "fp8" and not divergence.kl <= TOLERANCE:
+    tolerance = PRECISIONS[precision].divergence_tolerance
+    if tolerance is not None and not divergence.kl <= tolerance:
         raise JobError(
-            f"changes the predictions of these weights too much ({divergence}; at most {TOLERANCE} nats are accepted)",
-            place="model.precision fp8",
+            f"changes the predictions of these weights too much ({divergence}; at most {tolerance} nats are accepted)",
+            place=f"model.precision {precision}",
             fix="use model.precision bf16",
         )
     logger.info("%s diverges from bf16 by %s", precision, divergence)

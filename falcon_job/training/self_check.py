@@ -14,17 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from falcon_job.errors import JobError
-from falcon_job.model.float8 import wide_products
+from falcon_job.model.float8 import products_in_input_dtype
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Pack, Packer, Tree, completion_loss, plain_sequence
 from falcon_job.packing.buckets import bucket
 from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1, "fp8": 0.1, "nf4": 0.1}
-"""The largest relative difference of loss or gradients that rounding explains; a leak makes several times more."""
-FLOAT8_TOLERANCE = 0.7
-"""The largest relative difference that products in float8 may make to the gradients; a lost gradient makes 1."""
 MAX_TREES = 3
 MAX_BRANCHES = 3
 
@@ -51,10 +48,11 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision,
             much.
     """
     trees = sample(trees)
-    if precision == "fp8":
-        _check_float8(model, trees, packer)
+    spec = PRECISIONS[precision]
+    if spec.product_tolerance is not None:
+        _check_products(model, trees, packer, precision, spec.product_tolerance)
     difference = compare(model, trees, packer)
-    tolerance = TOLERANCES[precision]
+    tolerance = spec.self_check_tolerance
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
             "ignores the mask of a pack on the installed transformers, so that questions would see each other in "
@@ -77,28 +75,30 @@ def compare(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Differen
     sequence in a pack of the same length as the packed trees: one kernel, compiled once, so that only rounding differs.
     float8 layers multiply in the type of the base meanwhile, because their rounding would hide a leak.
     """
-    with _without_dropout(model), wide_products(model):
+    with _without_dropout(model), products_in_input_dtype(model):
         packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, packer))
     return Difference(_relative(packed[0], separate[0]), _relative(packed[1], separate[1]))
 
 
-def float8_difference(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
+def product_difference(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
     """Return how far products in float8 move loss and gradients, against the same weights multiplied in bf16."""
     packed, _ = _packed_and_separate(trees, packer)
     with _without_dropout(model):
         narrow = loss_and_gradients(model, packed)
-        with wide_products(model):
+        with products_in_input_dtype(model):
             wide = loss_and_gradients(model, packed)
     return Difference(_relative(narrow[0], wide[0]), _relative(narrow[1], wide[1]))
 
 
-def _check_float8(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> None:
-    difference = float8_difference(model, trees, packer)
-    if not max(difference.loss, difference.gradients) <= FLOAT8_TOLERANCE:
+def _check_products(
+    model: nn.Module, trees: Sequence[Tree], packer: Packer, precision: Precision, tolerance: float
+) -> None:
+    difference = product_difference(model, trees, packer)
+    if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
             "changes the gradients of these weights, on the installed torch, too much to train "
-            f"({difference}; at most {FLOAT8_TOLERANCE} is accepted)",
-            place="model.precision fp8",
+            f"({difference}; at most {tolerance} is accepted)",
+            place=f"model.precision {precision}",
             fix="use model.precision bf16",
         )
     logger.info("self-check: products in float8 against those in bf16: %s", difference)

@@ -10,12 +10,11 @@ from transformers import TrainerCallback
 from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.loading import load_base
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Packer
 from falcon_job.params import load_params
 from falcon_job.stages.train import train
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.divergence import check_divergence
-from falcon_job.training.steps import to_tree
 from falcon_job.training.trainer import PackedTrainer
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
@@ -36,9 +35,7 @@ def run(workspace, **changes):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "fp8", "nf4"])
-def test_every_precision_passes_the_self_check_and_lowers_the_loss_by_compiled_flex_attention(
-    workspace, caplog, precision
-):
+def test_every_precision_passes_the_self_check_and_lowers_the_loss(workspace, caplog, precision):
     caplog.set_level("INFO")
     losses = run(workspace, model={"precision": precision}, **LEARNING)
 
@@ -101,11 +98,11 @@ def test_steps_that_log_nothing_wait_for_the_gpu_nowhere(workspace, monkeypatch)
     assert strict.steps >= 4
 
 
-def test_the_bf16_weights_that_quantized_ones_are_compared_with_pass_through_the_gpu_one_module_at_a_time(tmp_path):
+def test_the_bf16_reference_passes_through_the_gpu_module_by_module(tmp_path):
     deep = falcon_7b_type(hidden_size=256, num_hidden_layers=24).to(torch.bfloat16)
     workspace = make_workspace(tmp_path, deep)
     split = Split(workspace.dataset / "train.arrow")
-    pack = PackForm.dense(256).make_packs([to_tree(split[0])])[0]
+    pack = Packer.dense(256).make_packs([split[0].tree()])[0]
     base = load_base(workspace.path("base"), "nf4", torch.device("cuda"))
     model = add_adapter(base, load_params(workspace.params).lora, seed=0)
     torch.cuda.reset_peak_memory_stats()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from falcon_job.errors import InputError
 from falcon_job.model.adapter import add_adapter, load_adapter, save_adapter
@@ -49,7 +49,7 @@ def test_a_fresh_adapter_is_float32_and_changes_nothing_yet():
     torch.testing.assert_close(model.eval()(input_ids=IDS).logits, expected)
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
+def test_the_seed_alone_decides_the_initial_weights():
     first = initial_weights(3)
     torch.manual_seed(99)
     torch.randn(17)
@@ -69,12 +69,12 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
 )
 @pytest.mark.parametrize("name", ["W_pack", "self_attention", "input_layernorm", "word_embeddings"])
 def test_an_unknown_target_is_refused_with_the_layers_there_are(make, layers, name):
-    with pytest.raises(InputError, match=rf"lora.target_modules: {name}: .*which has {layers}: name one"):
+    with pytest.raises(InputError, match=rf"lora.target_modules names {name}, which .*: choose from {layers}$"):
         add_adapter(make(), lora(name), seed=0)
 
 
 def test_one_unknown_target_among_known_ones_is_named_alone():
-    with pytest.raises(InputError, match=r"lora.target_modules: q_proj: no linear layer"):
+    with pytest.raises(InputError, match=r"lora.target_modules names q_proj, which the model does not have as linear"):
         add_adapter(falcon_7b_type(), lora("query_key_value", "q_proj"), seed=0)
 
 
@@ -113,7 +113,7 @@ def test_a_hub_model_is_named_with_its_revision(tmp_path):
     assert (config["base_model_name_or_path"], config["revision"]) == ("tiiuae/falcon-7b", "0" * 40)
 
 
-def test_only_lora_weights_and_their_configuration_are_saved_readable_by_all(tmp_path):
+def test_only_lora_weights_and_configuration_are_saved_readable_by_all(tmp_path):
     saved(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
     weights = load_file(tmp_path / "adapter_model.safetensors")
@@ -148,13 +148,13 @@ def test_equal_adapters_are_equal_bytes_whatever_the_hash_seed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_a_folder_without_an_adapter_is_refused_without_asking_the_hub(tmp_path, name, monkeypatch):
+def test_a_folder_without_an_adapter_is_refused_without_the_hub(tmp_path, name, monkeypatch):
     import socket
 
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("asked the network"))
     saved(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=f"holds no {name}: run `falcon-job run train`"):
+    with pytest.raises(InputError, match=f"has no {name}: run `falcon-job run train`"):
         load_adapter(falcon_7b_type(), tmp_path)
 
 
@@ -162,10 +162,33 @@ def test_a_folder_without_an_adapter_is_refused_without_asking_the_hub(tmp_path,
 def test_a_damaged_adapter_is_one_clear_error(tmp_path, name):
     saved(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
-    with pytest.raises(InputError, match="is damaged, or an adapter for another model") as caught:
+    with pytest.raises(InputError, match="is damaged") as caught:
         load_adapter(falcon_7b_type(), tmp_path)
     assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
+    assert caught.value.place == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"peft_type": "nonesuch"}', '{"peft_type": "LOHA"}', "{"])
+def test_a_configuration_that_is_not_of_lora_is_refused(tmp_path, content):
+    saved(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_adapter(falcon_7b_type(), tmp_path)
+    assert caught.value.place == str(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error"), OSError(5, "I/O error")])
+def test_errors_that_are_not_about_the_adapter_are_raised_as_they_are(tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    saved(tmp_path)
+    monkeypatch.setattr(PeftModel, "from_pretrained", fail)
+    with pytest.raises(type(error)) as caught:
+        load_adapter(falcon_7b_type(), tmp_path)
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(
@@ -180,9 +203,31 @@ def test_a_damaged_adapter_is_one_clear_error(tmp_path, name):
 )
 def test_an_adapter_of_another_model_is_refused(tmp_path, make):
     saved(tmp_path)
-    with pytest.raises(InputError, match="adapter for another model") as caught:
+    with pytest.raises(InputError, match=r"is (not )?an adapter for (another|this) model") as caught:
         load_adapter(make(), tmp_path)
     assert "\n" not in str(caught.value)
+    assert (caught.value.place, caught.value.exit_code) == (str(tmp_path), 2)
+
+
+def change_rank(weights):
+    return {name: weight[:2] if "lora_A" in name else weight[:, :2] for name, weight in weights.items()}
+
+
+def drop_one(weights):
+    return dict(list(weights.items())[1:])
+
+
+def add_one(weights):
+    return {**weights, "base_model.model.extra": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("change", [change_rank, drop_one, add_one])
+def test_weights_that_do_not_match_the_configuration_are_refused(tmp_path, change):
+    saved(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name: w.contiguous() for name, w in change(load_file(path)).items()}, path)
+    with pytest.raises(InputError, match=r"is an adapter for another model .* weights differ, such as base_model"):
+        load_adapter(falcon_7b_type(), tmp_path)
 
 
 def test_an_adapter_trained_on_4_bits_loads_on_the_same_base(tmp_path):

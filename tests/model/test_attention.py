@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     FalconMambaConfig,
     Gemma2Config,
@@ -19,10 +18,9 @@ from falcon_job.model.attention import (
     check_window,
     choose_implementation,
     choose_kernel,
-    prefix_tree_attention,
+    fused_attention,
 )
-from falcon_job.packing.layout import Branch, Tree, lay_out
-from falcon_job.packing.pack import PackForm
+from falcon_job.packing import Branch, Packer, Tree
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type
 
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
@@ -61,11 +59,11 @@ def test_generation_with_a_cache_gives_the_same_tokens(build):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_each_key_head_serves_the_query_heads_beside_each_other(groups):
+def test_each_key_head_serves_the_query_heads_next_to_each_other(groups):
     draw = torch.Generator().manual_seed(2)
     query = torch.randn(2, 4, 7, 8, generator=draw)
     key, value = torch.randn(2, 2, groups, 7, 8, generator=draw)
-    output, scores = prefix_tree_attention(torch.nn.Identity(), query, key, value, None)
+    output, scores = fused_attention(torch.nn.Identity(), query, key, value, None)
     causal = torch.ones(7, 7, dtype=torch.bool).tril()
     for head in range(4):
         group = head * groups // 4
@@ -84,17 +82,17 @@ TREES = [
 @pytest.fixture
 def pack():
     """Heads, mask and positions of a pack of three trees, one of them closed-book."""
-    pack = PackForm.dense(64).make_pack(lay_out(TREES))
-    heads = torch.randn(3, 1, 4, len(pack["position_ids"][0]), 12, generator=torch.Generator().manual_seed(0))
-    return heads.double(), pack["attention_mask"], pack["position_ids"]
+    pack = Packer.dense(64).make_pack(TREES)
+    heads = torch.randn(3, 1, 4, len(pack), 12, generator=torch.Generator().manual_seed(0))
+    return heads.double(), pack.mask, pack.position_ids
 
 
-def test_trees_that_attend_apart_on_a_cpu_do_as_in_the_whole_pack(pack):
+def test_attending_tree_by_tree_on_a_cpu_gives_the_same_as_the_whole_pack(pack):
     heads, mask, positions = pack
     found = []
     for told in (positions, None):
         inputs = heads.clone().requires_grad_()
-        output, _ = prefix_tree_attention(None, *inputs, mask, position_ids=told)
+        output, _ = fused_attention(None, *inputs, mask, position_ids=told)
         (gradient,) = torch.autograd.grad(output.square().sum(), inputs)
         found.append((output.detach(), gradient))
 
@@ -102,11 +100,11 @@ def test_trees_that_attend_apart_on_a_cpu_do_as_in_the_whole_pack(pack):
         torch.testing.assert_close(apart, whole, rtol=0, atol=1e-12)
 
 
-def test_compiled_layers_take_packs_of_any_number_of_trees_without_compiling_again(pack):
+def test_packs_of_any_number_of_trees_compile_once(pack):
     heads, mask, positions = pack
     compiler = CompileCounter()
     torch._dynamo.reset()
-    compiled = torch.compile(prefix_tree_attention, backend=compiler, dynamic=True)
+    compiled = torch.compile(fused_attention, backend=compiler, dynamic=True)
     for end in (len(TREES[0]), len(TREES[0]) + len(TREES[1]), heads.shape[3]):
         parts = (*heads[:, :, :, :end], mask[..., :end, :end], positions[:, :end])
         query, key, value, seen, places = (part.contiguous() for part in parts)
@@ -115,22 +113,13 @@ def test_compiled_layers_take_packs_of_any_number_of_trees_without_compiling_aga
     assert compiler.frame_count == 1
 
 
-def test_nothing_of_a_tree_is_computed_with_another(pack):
+def test_a_tree_is_computed_without_the_others(pack):
     heads, mask, positions = pack
     first = len(TREES[0])
     heads[:, :, :, first:] = torch.nan
-    output, _ = prefix_tree_attention(None, *heads, mask, position_ids=positions)
+    output, _ = fused_attention(None, *heads, mask, position_ids=positions)
 
     assert output[:, :first].isfinite().all()
-
-
-def test_a_fused_kernel_serves_falcons_one_key_head_where_transformers_falls_back_to_the_slow_one():
-    ids = torch.zeros(1, 8, dtype=torch.long)
-    ours, theirs = both(falcon_7b_type)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        ours(ids)
-        with pytest.raises(RuntimeError, match="No available kernel"):
-            theirs(ids)
 
 
 WIDE = {"hidden_size": 64}
@@ -148,7 +137,7 @@ def gpu(monkeypatch):
     return pretend
 
 
-def test_flex_is_chosen_on_a_gpu_with_triton_for_models_that_take_its_mask(gpu):
+def test_flex_is_chosen_on_a_gpu_with_triton_for_models_on_the_interface(gpu):
     config = falcon_7b_type(**WIDE).config
     gpu()
     assert choose_kernel(CUDA, config, Machine()) == "flex"
@@ -169,21 +158,21 @@ def test_flex_on_a_cpu_is_refused():
 
 
 @pytest.mark.parametrize("config", [Gemma2Config, GptOssConfig])
-def test_models_that_attend_by_more_than_a_mask_are_not_given_ours(config):
+def test_models_that_attend_by_more_than_a_mask_keep_sdpa(config):
     assert choose_implementation(config()) == "sdpa"
 
 
 @pytest.mark.parametrize("config", [FalconMambaConfig, Gemma3Config])
-def test_a_configuration_without_plain_heads_is_no_traceback(config, gpu):
+def test_configurations_without_attention_heads_are_accepted(config, gpu):
     gpu()
     assert choose_kernel(CPU, config(), Machine()) == "sdpa"
     choose_kernel(CUDA, config(), Machine())
 
 
-def test_a_model_that_attends_over_a_window_shorter_than_the_sequences_is_refused():
-    with pytest.raises(InputError, match=r"attends over 256 tokens .* preprocess.max_tokens=384.* at most 256"):
+def test_a_sliding_window_shorter_than_the_sequences_is_refused():
+    with pytest.raises(InputError, match=r"sliding window of 256 tokens, .* preprocess.max_tokens=384.* at most 256"):
         check_window(MistralConfig(sliding_window=256), 384)
-    with pytest.raises(InputError, match="attends over 64 tokens"):
+    with pytest.raises(InputError, match="sliding window of 64 tokens"):
         check_window(Qwen2Config(sliding_window=64, use_sliding_window=True, max_window_layers=4), 384)
 
 
@@ -196,5 +185,5 @@ def test_a_model_that_attends_over_a_window_shorter_than_the_sequences_is_refuse
         FalconMambaConfig(),
     ],
 )
-def test_windows_that_hold_a_sequence_and_models_without_one_pass(config):
+def test_models_without_a_shorter_window_pass(config):
     check_window(config, 384)

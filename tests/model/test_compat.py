@@ -1,14 +1,46 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from packaging.requirements import Requirement
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import ScalingType
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, FalconForCausalLM
 from transformers.models.falcon import modeling_falcon
 
 from falcon_job.model import loading
-from falcon_job.model.compat import keep_4bit_weights, quantizable_falcon
+from falcon_job.model.attention import IMPLEMENTATION
+from falcon_job.model.compat import keep_4bit_weights, multiply_float8, quantizable_falcon
+from falcon_job.model.float8 import quantize_rows
 from tests.inference.finished_run import base_of, finished_run
 from tests.tiny_models import falcon_7b_type, falcon_40b_type
 
+ROOT = Path(__file__).parents[2]
 NO_LONGER_NEEDED = "the installed library needs no patch any more: delete {} from falcon_job/model/compat.py"
+
+
+def runs_fused(implementation):
+    """Whether Falcon's attention, with one key head for all query heads, runs where only a fused kernel is allowed."""
+    model = falcon_7b_type(attn_implementation=implementation).eval()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        try:
+            model(torch.zeros(1, 8, dtype=torch.long))
+        except RuntimeError as error:
+            if "No available kernel" not in str(error):
+                raise
+            return False
+    return True
+
+
+def test_canary_transformers_own_falcon_attention_is_not_fused():
+    fixed = runs_fused("sdpa") and FalconForCausalLM.is_backend_compatible()
+    assert not fixed, NO_LONGER_NEEDED.format("FalconFusedAttention")
+
+
+def test_under_the_patch_falcon_runs_on_a_fused_kernel():
+    assert runs_fused(IMPLEMENTATION)
 
 
 def load_4bit(folder):
@@ -25,7 +57,7 @@ def four_bit_layers(model):
 
 
 @pytest.mark.parametrize("make", [falcon_7b_type, falcon_40b_type])
-def test_canary_the_installed_transformers_leaves_falcon_unquantized(tmp_path, make):
+def test_canary_transformers_leaves_falcon_unquantized(tmp_path, make):
     make().save_pretrained(tmp_path)
     assert not four_bit_layers(load_4bit(tmp_path)), NO_LONGER_NEEDED.format("quantizable_falcon")
 
@@ -77,13 +109,13 @@ def packs_for_this_cpu() -> bool:
 
 
 @pytest.mark.skipif("not packs_for_this_cpu()", reason="only CPUs with bfloat16 instructions pack")
-def test_canary_bitsandbytes_changes_a_frozen_4_bit_base_on_this_cpu(monkeypatch):
+def test_canary_bitsandbytes_changes_a_frozen_4_bit_base(monkeypatch):
     monkeypatch.setattr(loading, "keep_4bit_weights", lambda model: None)
     before, after = ask_save_ask(base_of(finished_run().workspace, "nf4"))
     assert not torch.equal(before, after), NO_LONGER_NEEDED.format("keep_4bit_weights")
 
 
-def test_a_frozen_4_bit_base_answers_the_same_after_its_weights_were_read():
+def test_a_frozen_4_bit_base_stays_the_same_after_its_weights_were_read():
     before, after = ask_save_ask(base_of(finished_run().workspace, "nf4"))
     assert torch.equal(before, after)
 
@@ -93,3 +125,27 @@ def test_keeping_4_bit_weights_leaves_other_models_alone():
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     keep_4bit_weights(model)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def float8_matrices():
+    draw = torch.Generator().manual_seed(0)
+    (rows, row_scale), (columns, column_scale) = (
+        quantize_rows(torch.randn(size, 64, generator=draw)) for size in (32, 48)
+    )
+    return rows, columns.t(), row_scale, column_scale.t()
+
+
+def test_canary_torch_without_a_public_float8_product_on_cpus_is_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (torch_allowed,) = (r for r in map(Requirement, project["dependencies"]) if r.name == "torch")
+    assert "2.11.0" in torch_allowed.specifier, "use torch.nn.functional.scaled_mm in multiply_float8"
+
+
+def test_the_public_float8_product_gives_the_same_bits():
+    rows, columns, row_scale, column_scale = float8_matrices()
+    by_row = ScalingType.RowWise
+    try:
+        public = functional.scaled_mm(rows, columns, row_scale, by_row, column_scale, by_row, use_fast_accum=True)
+    except NotImplementedError:
+        pytest.skip("torch 2.11 has no kernel for CPUs")
+    assert torch.equal(multiply_float8(rows, columns, row_scale, column_scale), public)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from falcon_job.errors import InputError
 from falcon_job.model.adapter import add_adapter
-from falcon_job.model.engine import Engine
-from falcon_job.model.float8 import FLOAT8, Float8Linear, quantize_rows, to_float8, wide_products
-from falcon_job.model.layers import prepare_layers
+from falcon_job.model.compute import ComputeSettings, prepare_layers
+from falcon_job.model.float8 import FLOAT8, Float8Linear, products_in_input_dtype, quantize_rows, to_float8
 from falcon_job.params import load_params
 from tests.test_presets import PRESETS
 from tests.tiny_models import VOCABULARY, falcon_7b_type
@@ -23,7 +23,7 @@ def relative(value, reference):
     return float((value.double() - reference.double()).norm() / reference.double().norm())
 
 
-def test_rows_come_back_to_half_a_unit_in_the_last_place_whatever_their_size():
+def test_rounding_is_within_half_a_unit_in_the_last_place_at_any_size():
     values = torch.randn(5, 64) * torch.tensor([[1e-20], [1e-3], [1.0], [1e4], [1e20]])
     rows, scale = quantize_rows(values)
     back = rows.float() * scale
@@ -40,9 +40,9 @@ def test_a_row_of_zeros_stays_zero():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_product_and_gradient_are_those_of_the_layer_in_float64_but_for_rounding(bias):
+def test_product_and_gradient_equal_those_in_float64_up_to_rounding(bias):
     original = linear(bias=bias)
-    layer = Float8Linear.of(original, CPU)
+    layer = Float8Linear.from_linear(original, CPU)
     inputs = torch.randn(2, 10, 64, dtype=torch.bfloat16, requires_grad=True)
     exact = inputs.detach().double().requires_grad_()
     gradient = torch.randn(2, 10, 48, dtype=torch.bfloat16)
@@ -58,15 +58,15 @@ def test_product_and_gradient_are_those_of_the_layer_in_float64_but_for_rounding
 
 def test_rows_of_very_different_size_do_not_share_a_scale():
     """With one scale for all, the small ones would round to nothing."""
-    layer, original = Float8Linear.of(linear(), CPU), linear()
+    layer, original = Float8Linear.from_linear(linear(), CPU), linear()
     inputs = torch.randn(2, 64, dtype=torch.bfloat16) * torch.tensor([[1e-6], [1e6]], dtype=torch.bfloat16)
 
     for row in range(2):
         assert relative(layer(inputs)[row], original(inputs)[row]) < ROUNDING
 
 
-def test_what_a_token_gives_does_not_depend_on_its_pack():
-    layer = Float8Linear.of(linear(), CPU)
+def test_the_output_for_a_token_does_not_depend_on_its_pack():
+    layer = Float8Linear.from_linear(linear(), CPU)
     tokens = torch.randn(6, 64, dtype=torch.bfloat16)
     tokens[3] *= 1000
 
@@ -74,7 +74,7 @@ def test_what_a_token_gives_does_not_depend_on_its_pack():
 
 
 def test_the_weight_takes_one_byte_a_number_and_is_frozen():
-    layer = Float8Linear.of(linear(), CPU)
+    layer = Float8Linear.from_linear(linear(), CPU)
 
     assert layer.weight.element_size() == 1
     assert not layer.weight.requires_grad
@@ -91,9 +91,9 @@ def test_all_linear_layers_but_the_head_are_converted():
     assert count == 2 * 4
 
 
-def test_layers_that_the_kernels_cannot_take_are_named():
+def test_layers_that_are_not_multiples_of_16_are_named():
     model = falcon_7b_type(hidden_size=24)
-    with pytest.raises(ValueError, match="query_key_value takes 24 numbers to 36"):
+    with pytest.raises(InputError, match=r"fp8 needs .* multiples of 16, but .*query_key_value has 24 inputs and 36"):
         to_float8(model, model.get_output_embeddings(), CPU)
     assert not any(isinstance(m, Float8Linear) for m in model.modules()), "nothing is half converted"
 
@@ -107,7 +107,7 @@ def adapted(convert, seed=3):
     return add_adapter(model.requires_grad_(requires_grad=False), lora, seed)
 
 
-def test_an_adapter_on_it_starts_with_the_float32_weights_that_it_starts_with_elsewhere():
+def test_an_adapter_starts_with_the_same_float32_weights_as_on_bf16():
     in_float8, in_bf16 = (
         {name: p for name, p in adapted(convert).named_parameters() if p.requires_grad} for convert in (True, False)
     )
@@ -128,20 +128,20 @@ def gradients(model):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
 
-def test_gradients_of_an_adapter_are_near_those_on_bf16_weights():
+def test_gradients_of_an_adapter_are_close_to_those_on_bf16_weights():
     assert 1e-3 < relative(gradients(adapted(convert=True)), gradients(adapted(convert=False))) < 0.15
 
 
-def test_wide_products_are_those_of_the_rounded_weights_and_end_with_the_block():
-    layer = Float8Linear.of(linear(), CPU)
+def test_products_in_input_dtype_use_the_rounded_weights_meanwhile():
+    layer = Float8Linear.from_linear(linear(), CPU)
     inputs = torch.randn(3, 64, dtype=torch.bfloat16)
     rounded = (layer.weight.view(FLOAT8).float() * layer.scale).to(torch.bfloat16)
-    with wide_products(torch.nn.Sequential(layer)):
+    with products_in_input_dtype(torch.nn.Sequential(layer)):
         assert torch.equal(layer(inputs), inputs @ rounded.T)
     assert not torch.equal(layer(inputs), inputs @ rounded.T)
 
 
-def test_rows_that_do_not_lie_side_by_side_are_laid_out_for_the_kernel():
+def test_rounded_rows_are_contiguous_as_the_kernel_needs_them():
     rows, _ = quantize_rows(torch.randn(64, 5).T)
 
     assert rows.is_contiguous()
@@ -149,8 +149,8 @@ def test_rows_that_do_not_lie_side_by_side_are_laid_out_for_the_kernel():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
-def test_compiled_layers_give_the_gradients_of_layers_as_they_are(checkpointing):
+def test_compiled_layers_give_the_same_gradients(checkpointing):
     compiled = adapted(convert=True).train()
-    prepare_layers(compiled.get_base_model(), Engine("sdpa", "on", checkpointing, 64))
+    prepare_layers(compiled.get_base_model(), ComputeSettings("sdpa", "on", checkpointing, 64))
 
     assert relative(gradients(compiled), gradients(adapted(convert=True).train())) < 0.05

@@ -1,4 +1,4 @@
-import shutil
+import json
 
 import pytest
 import torch
@@ -6,13 +6,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, T5Config
 
 from falcon_job.errors import InputError, JobError, MachineError
-from falcon_job.machine import Machine
 from falcon_job.model import loading
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.attention import IMPLEMENTATION
 from falcon_job.model.float8 import Float8Linear
-from falcon_job.model.loading import check_quantized, load_base
-from falcon_job.model.precision import choose_device, compute_dtype
+from falcon_job.model.loading import four_bit_layers, load_base
 from tests.inference.finished_run import CPU, make_params, randomize
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type
 
@@ -56,7 +54,7 @@ def test_nf4_quantizes_every_linear_layer_but_the_head(tmp_path, kind):
     model = load_base(tmp_path, "nf4", CPU)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
     assert layers.keys() == linear
-    assert check_quantized(model) == len(linear) >= 8
+    assert set(four_bit_layers(model)) == linear
     for layer in layers.values():
         assert layer.weight.dtype == torch.uint8
         assert layer.weight.quant_type == "nf4"
@@ -69,7 +67,7 @@ def test_nf4_quantizes_every_linear_layer_but_the_head(tmp_path, kind):
     assert torch.corrcoef(torch.stack([got.flatten(), expected.flatten()]))[0, 1] > 0.9
 
 
-def test_gradients_flow_into_float32_lora_weights_on_a_4_bit_base(tmp_path, kind):
+def test_a_4_bit_base_passes_gradients_to_float32_lora_weights(tmp_path, kind):
     TYPES[kind]().save_pretrained(tmp_path)
     lora = make_params(lora={"target_modules": TARGETS[kind]}).lora
     model = add_adapter(load_base(tmp_path, "nf4", CPU), lora, seed=0)
@@ -89,9 +87,7 @@ def test_a_layer_left_in_16_bits_stops_the_run(folder, monkeypatch):
     from contextlib import nullcontext
 
     monkeypatch.setattr(loading, "quantizable_falcon", nullcontext)
-    with pytest.raises(
-        JobError, match=r"nf4: 8 of 8 linear layers were not quantized \(transformer.h.0.*bf16"
-    ) as caught:
+    with pytest.raises(JobError, match=r"nf4 left 8 of 8 linear layers unquantized \(transformer.h.0.*bf16") as caught:
         load_base(folder, "nf4", CPU)
     assert caught.value.exit_code == 1
 
@@ -100,60 +96,98 @@ def test_a_single_layer_left_in_16_bits_is_named(folder):
     model = load_base(folder, "nf4", CPU)
     model.transformer.h[1].mlp.dense_4h_to_h = torch.nn.Linear(128, 32)
     with pytest.raises(JobError, match=r"1 of 8 linear .*\(transformer.h.1.mlp.dense_4h_to_h\)"):
-        check_quantized(model)
+        four_bit_layers(model)
 
 
 def test_a_model_without_linear_layers_is_not_called_quantized(folder):
     model = load_base(folder, "fp32", CPU)
     model.transformer.h = torch.nn.ModuleList()
     with pytest.raises(JobError, match="none found"):
-        check_quantized(model)
+        four_bit_layers(model)
 
 
 def test_alibi_is_refused(tmp_path):
     FalconConfig(alibi=True, hidden_size=32, num_attention_heads=4).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"alibi \(Falcon-RW\).*use a rotary model"):
+    with pytest.raises(InputError, match=r"has alibi attention \(Falcon-RW\).*use a rotary model"):
         load_base(tmp_path, "fp32", CPU)
 
 
 def test_a_model_that_is_not_causal_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"a t5 model is no causal language model: name another model") as caught:
+    with pytest.raises(InputError, match=r"holds a t5 model, which is not a causal .*: name another model") as caught:
         load_base(tmp_path, "fp32", CPU)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no model that transformers loads"):
+    with pytest.raises(InputError, match="is not a model that transformers can load"):
         load_base(tmp_path, "fp32", CPU)
 
 
 def test_an_unknown_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nonesuch"}')
-    with pytest.raises(InputError, match="no model that transformers loads"):
+    with pytest.raises(InputError, match="is not a model that transformers can load"):
         load_base(tmp_path, "fp32", CPU)
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "evil.EvilConfig"}}')
     (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(InputError, match="no model that transformers loads"):
+    with pytest.raises(InputError, match="is not a model that transformers can load"):
         load_base(tmp_path, "fp32", CPU)
+
+
+def refused(folder, precision="fp32"):
+    """The error that loading raises; one line that says where and what to do."""
+    with pytest.raises(InputError) as caught:
+        load_base(folder, precision, CPU)
+    assert "\n" not in str(caught.value)
+    return caught.value
 
 
 def test_pickled_weights_are_not_read(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="its weights cannot be loaded"):
-        load_base(folder, "fp32", CPU)
+    error = refused(folder)
+    assert error.place == str(folder)
+    assert error.problem.startswith("has weights that cannot be read (")
 
 
-def test_weights_cut_short_are_refused(folder):
+@pytest.mark.parametrize("kept", [0, 100, 50_000])
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_weights_cut_short_are_refused_by_file(folder, kept, precision):
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"its weights cannot be loaded \(.*copy it again") as caught:
-        load_base(folder, "fp32", CPU)
-    assert "\n" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:kept])
+    error = refused(folder, precision)
+    assert error.place == str(path)
+    assert error.problem.startswith("is damaged (")
+    assert error.fix.startswith("copy the model again")
+
+
+@pytest.fixture
+def shards(tmp_path):
+    falcon_7b_type().save_pretrained(tmp_path, max_shard_size="30KB")
+    return sorted(tmp_path.glob("*.safetensors"))
+
+
+def test_the_damaged_one_of_several_files_is_named(shards):
+    shards[2].write_bytes(shards[2].read_bytes()[:200])
+    error = refused(shards[2].parent)
+    assert (error.place, error.problem[:12]) == (str(shards[2]), "is damaged (")
+
+
+def test_a_missing_file_is_named(shards):
+    shards[1].unlink()
+    error = refused(shards[1].parent)
+    assert error.problem.startswith("has weights that cannot be read (")
+    assert shards[1].name in error.problem
+
+
+def test_a_damaged_index_is_named(shards):
+    index = shards[0].with_name("model.safetensors.index.json")
+    index.write_text(index.read_text()[:50])
+    error = refused(index.parent)
+    assert (error.place, error.problem[:12]) == (str(index), "is damaged (")
 
 
 def test_a_missing_weight_is_refused_and_not_drawn_at_random(folder):
@@ -161,53 +195,51 @@ def test_a_missing_weight_is_refused_and_not_drawn_at_random(folder):
     name = "transformer.h.1.self_attention.dense.weight"
     del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=rf"1 weights are missing \({name}\)"):
-        load_base(folder, "fp32", CPU)
+    error = refused(folder)
+    assert (error.place, error.problem) == (str(folder), f"lacks 1 weights, such as {name}")
 
 
-def test_weights_of_another_shape_are_refused(folder, tmp_path_factory):
-    other = tmp_path_factory.mktemp("other")
-    falcon_7b_type(hidden_size=64).save_pretrained(other)
-    shutil.copyfile(other / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(InputError, match="its weights cannot be loaded") as caught:
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_weights_of_another_shape_are_refused_with_both_shapes(folder, precision):
+    weights = load_file(folder / "model.safetensors")
+    name = "transformer.h.1.self_attention.dense.weight"
+    weights[name] = torch.zeros(5, 7)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    error = refused(folder, precision)
+    assert error.problem.startswith("has 1 weights of other shapes than its config.json says")
+    assert f"{name}: [5, 7], not [32, 32]" in error.problem
+    assert error.fix == "copy config.json and the weights from the same model"
+
+
+def test_a_configuration_that_cannot_be_built_is_refused(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 33}))
+    error = refused(folder)
+    assert error.place == str(path)
+    assert "hidden_size" in error.problem
+
+
+def test_a_configuration_with_a_value_of_another_type_is_refused(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": "wide"}))
+    assert "hidden_size" in refused(folder).problem
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: unknown"), MemoryError(), KeyError("a mistake")])
+def test_errors_that_are_not_about_the_files_are_raised_as_they_are(folder, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(FalconForCausalLM, "from_pretrained", fail)
+    with pytest.raises(type(error)) as caught:
         load_base(folder, "fp32", CPU)
-    assert "\n" not in str(caught.value)
+    assert caught.value is error
 
 
 def test_tied_heads_are_not_missing(folder):
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     model = load_base(folder, "fp32", CPU)
     assert model.lm_head.weight is model.transformer.word_embeddings.weight
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("nf4", torch.float16)]
-)
-def test_a_gpu_without_bf16_computes_4_bit_weights_in_fp16(precision, dtype, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    assert compute_dtype(precision, torch.device("cuda")) == dtype
-
-
-def test_bf16_on_a_gpu_without_it_is_refused_with_what_to_use(folder, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    with pytest.raises(MachineError, match=r"bf16 needs a GPU of compute capability .*: use fp16 or nf4"):
-        load_base(folder, "bf16", torch.device("cuda"))
-
-
-@pytest.mark.parametrize("precision", ["bf16", "nf4"])
-def test_a_gpu_with_bf16_uses_it(precision, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert compute_dtype(precision, torch.device("cuda")) == torch.bfloat16
-
-
-def test_float8_on_a_gpu_without_it_is_refused_with_what_to_use(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 6))
-    with pytest.raises(MachineError, match=r"fp8 needs a GPU of compute capability 8.9 .*: use bf16 or nf4") as caught:
-        compute_dtype("fp8", torch.device("cuda"))
-    assert caught.value.exit_code == 3
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 9))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert compute_dtype("fp8", torch.device("cuda")) == torch.bfloat16
 
 
 def test_float8_holds_every_linear_layer_but_the_head(folder, caplog):
@@ -222,23 +254,17 @@ def test_float8_holds_every_linear_layer_but_the_head(folder, caplog):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_layers_that_float8_cannot_multiply_are_an_error_that_says_what_to_use(tmp_path):
+def test_layers_that_float8_cannot_multiply_are_refused(tmp_path):
     falcon_7b_type(hidden_size=24).save_pretrained(tmp_path)
 
-    with pytest.raises(InputError, match=r"query_key_value takes 24 .* multiples of 16: use model.precision bf16"):
+    with pytest.raises(InputError, match=r"multiples of 16, but .*query_key_value has 24 inputs .*: use bf16"):
         load_base(tmp_path, "fp8", CPU)
 
 
 def test_dora_is_not_put_on_float8_weights(folder):
     lora = make_params().lora.model_copy(update={"use_dora": True})
-    with pytest.raises(InputError, match=r"lora.use_dora: not on float8 weights: set it to false"):
+    with pytest.raises(InputError, match=r"lora.use_dora does not work on float8 weights: set it to false"):
         add_adapter(load_base(folder, "fp8", CPU), lora, seed=0)
-
-
-def test_half_precision_on_a_cpu_is_refused(folder):
-    with pytest.raises(MachineError, match=r"fp16 needs a GPU.*bf16 or fp32") as caught:
-        load_base(folder, "fp16", CPU)
-    assert caught.value.exit_code == 3
 
 
 def test_a_model_too_large_for_the_device_does_not_fit_the_machine(folder, monkeypatch):
@@ -246,25 +272,8 @@ def test_a_model_too_large_for_the_device_does_not_fit_the_machine(folder, monke
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr(FalconForCausalLM, "from_pretrained", run_out)
-    with pytest.raises(MachineError, match=r"fp32 does not fit cpu \(tried to allocate 80 GiB\).*nf4") as caught:
+    with pytest.raises(
+        MachineError, match=r"in fp32 does not fit the memory of cpu \(tried to allocate 80 GiB\).*nf4"
+    ) as caught:
         load_base(folder, "fp32", CPU)
     assert caught.value.exit_code == 3
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_on_a_machine_without_it_is_refused():
-    with pytest.raises(MachineError, match=r"FALCON_JOB_DEVICE=cuda, but .* unset it") as caught:
-        choose_device(Machine(device="cuda"))
-    assert caught.value.exit_code == 3
-
-
-@pytest.mark.parametrize("value", ["auto", "cpu"])
-def test_without_cuda_the_cpu_is_chosen(monkeypatch, value):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device(Machine(device=value)) == CPU
-
-
-@pytest.mark.parametrize(("value", "device"), [("auto", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
-def test_cuda_is_chosen_where_it_is_unless_the_cpu_is_asked_for(monkeypatch, value, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device(Machine(device=value)) == torch.device(device)

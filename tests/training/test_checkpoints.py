@@ -1,13 +1,13 @@
 import pytest
 
 from falcon_job.machine import Machine
-from falcon_job.model.engine import Engine
+from falcon_job.model.compute import ComputeSettings
 from falcon_job.training.checkpoints import fingerprint, forget, recall
 from falcon_job.workspace import Workspace
 
-BEGUN = Engine("flex", "on", "on", 2048)
-NOW = Engine("flex", "on", "off", 8192)
-DENSE = Engine("sdpa", "off", "off", 2048)
+BEGUN = ComputeSettings("flex", "on", "on", 2048)
+NOW = ComputeSettings("flex", "on", "off", 8192)
+DENSE = ComputeSettings("sdpa", "off", "off", 2048)
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def checkpoint(folder):
     (folder / "checkpoint-1" / "trainer_state.json").write_text("{}")
 
 
-def begin(folder, engine):
-    assert recall(folder, engine, Machine()) == engine
+def begin(folder, settings):
+    assert recall(folder, settings, Machine()) == settings
     checkpoint(folder)
 
 
@@ -47,7 +47,7 @@ def test_a_first_try_that_left_no_checkpoint_binds_nothing(tmp_path):
 def test_a_setting_that_is_given_on_resume_holds(tmp_path):
     begin(tmp_path, BEGUN)
 
-    assert recall(tmp_path, NOW, Machine(tokens_per_pack=8192)) == Engine("flex", "on", "on", 8192)
+    assert recall(tmp_path, NOW, Machine(tokens_per_pack=8192)) == ComputeSettings("flex", "on", "on", 8192)
 
 
 def test_on_a_machine_without_the_kernel_nothing_is_recalled(tmp_path):

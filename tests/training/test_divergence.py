@@ -9,11 +9,12 @@ from falcon_job.machine import Machine
 from falcon_job.model.adapter import add_adapter
 from falcon_job.model.float8 import Float8Linear
 from falcon_job.model.loading import load_base
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Packer
 from falcon_job.params import load_params
 from falcon_job.stages.train import train
 from falcon_job.tokens.dataset import Split
-from falcon_job.training.divergence import TOLERANCE, Divergence, check_divergence, diverge
+from falcon_job.training.divergence import Divergence, check_divergence, diverge
 from tests.tiny_models import falcon_7b_type
 from tests.training.conftest import make_workspace, write_params
 
@@ -56,7 +57,7 @@ def test_the_divergence_is_that_of_the_distributions_from_the_reference():
 def test_quantized_weights_are_compared_with_their_own_bf16(workspace, first_pack, precision):
     found = check_divergence(adapted(workspace, precision), workspace.path("base"), first_pack, precision)
 
-    assert 1e-6 < found["kl"] < TOLERANCE
+    assert 1e-6 < found["kl"] < PRECISIONS["fp8"].divergence_tolerance
     assert found["same_choice"] > 0.5
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from falcon_job.model.engine import FULL_PACK
+from falcon_job.model.compute import FULL_PACK
 from falcon_job.training.callbacks import RunningLoss
 from falcon_job.training.trainer import PackedTrainer
 from tests.training.runs import adapter_bytes, run

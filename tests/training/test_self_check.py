@@ -3,11 +3,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from falcon_job.errors import JobError
-from falcon_job.model.engine import Engine, decoder_layers
+from falcon_job.model.compute import ComputeSettings, prepare_layers
 from falcon_job.model.float8 import Float8Product, to_float8
-from falcon_job.model.layers import prepare_layers
+from falcon_job.model.memory import decoder_layers
+from falcon_job.model.precision import PRECISIONS
 from falcon_job.packing import Branch, Packer, Tree
-from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, TOLERANCES, check_packing, compare, sample
+from falcon_job.training.self_check import MAX_BRANCHES, MAX_TREES, check_packing, compare, sample
 from tests.tiny_models import falcon_7b_type, falcon_40b_type, llama_type, with_lora
 
 PACKER = Packer.dense(256)
@@ -46,8 +47,8 @@ def test_the_tolerance_of_bf16_tells_rounding_from_a_leak():
     obeying = compare(with_lora(falcon_7b_type(), torch.bfloat16), sample(TREES), PACKER)
     leaking = compare(with_lora(falcon_7b_type(attn_implementation="eager"), torch.bfloat16), sample(TREES), PACKER)
 
-    assert max(obeying.loss, obeying.gradients) < TOLERANCES["bf16"] / 2
-    assert max(leaking.loss, leaking.gradients) > 2 * TOLERANCES["bf16"]
+    assert max(obeying.loss, obeying.gradients) < PRECISIONS["bf16"].self_check_tolerance / 2
+    assert max(leaking.loss, leaking.gradients) > 2 * PRECISIONS["bf16"].self_check_tolerance
 
 
 def test_a_loss_that_is_not_finite_does_not_pass():
@@ -78,7 +79,7 @@ def test_the_sample_holds_several_trees_of_several_branches():
 
 def test_checkpointed_layers_recompute_but_drop_nothing_out():
     model = with_lora(falcon_7b_type(), dropout=0.5).train()
-    prepare_layers(model.get_base_model(), Engine("sdpa", "off", "on", 256))
+    prepare_layers(model.get_base_model(), ComputeSettings("sdpa", "off", "on", 256))
     layer = decoder_layers(model.get_base_model())[0]
     runs = []
     next(layer.children()).register_forward_pre_hook(lambda *_: runs.append(1))
@@ -92,7 +93,7 @@ def test_checkpointed_layers_recompute_but_drop_nothing_out():
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
 def test_the_dropout_of_the_base_itself_is_off_too(checkpointing):
     model = with_lora(falcon_7b_type(hidden_dropout=0.3, attention_dropout=0.3)).train()
-    prepare_layers(model.get_base_model(), Engine("sdpa", "off", checkpointing, 256))
+    prepare_layers(model.get_base_model(), ComputeSettings("sdpa", "off", checkpointing, 256))
 
     assert check_packing(model, TREES, "fp32", PACKER).gradients < 1e-5
     assert model.config.hidden_dropout == 0.3

@@ -182,10 +182,10 @@ def test_packs_shorter_than_a_sequence_are_refused(workspace):
 
 
 def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(workspace, monkeypatch):
-    monkeypatch.setattr("falcon_job.training.setup.load_base", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("falcon_job.model.compute.load_base", lambda *_: pytest.fail("loaded"))
     with pytest.raises(MachineError):
         run(workspace, Machine(tokens_per_pack=16))
     MistralForCausalLM(TINY_MISTRAL).save_pretrained(workspace.path("base"))
     pin(load_params(workspace.params).model, workspace).write(workspace.base)
-    with pytest.raises(InputError, match="attends over 8 tokens at a time"):
+    with pytest.raises(InputError, match="attends over a sliding window of 8 tokens"):
         run(workspace)

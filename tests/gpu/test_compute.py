@@ -1,6 +1,6 @@
-"""The training engine on a GPU: FlexAttention against dense attention, packs against separate sequences, no waiting.
+"""Training on a GPU: FlexAttention against dense attention, packs against separate sequences, no waiting.
 
-Tolerances are relative 2-norms: of float32 without tf32, and of bfloat16, whose rounding is 2^-9.
+Tolerances are relative 2-norms: for float32 without tf32, and for bfloat16, which rounds by 2^-9.
 """
 
 import random
@@ -12,13 +12,10 @@ import torch
 from torch.nn import functional
 
 from falcon_job.model.adapter import add_adapter
-from falcon_job.model.attention import prefix_tree_attention
-from falcon_job.model.engine import Engine
+from falcon_job.model.attention import fused_attention
+from falcon_job.model.compute import ComputeSettings, prepare_layers
 from falcon_job.model.float8 import to_float8
-from falcon_job.model.layers import prepare_layers
-from falcon_job.packing import Branch, Tree, dense_mask, lay_out
-from falcon_job.packing.loss import answer_loss
-from falcon_job.packing.pack import PackForm, attention_mask, slots
+from falcon_job.packing import Branch, Packer, Tree, completion_loss, dense_mask
 from falcon_job.params import load_params
 from falcon_job.training.self_check import compare, loss_and_gradients
 from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama_type, with_lora
@@ -26,7 +23,7 @@ from tests.tiny_models import VOCABULARY, falcon_7b_type, falcon_40b_type, llama
 CUDA = "cuda"
 DEMO = Path(__file__).parents[2] / "presets" / "demo.yaml"
 BUILDS = [falcon_7b_type, falcon_40b_type, llama_type]
-ENGINE = Engine("flex", "on", "off", 1024)
+SETTINGS = ComputeSettings("flex", "on", "off", 1024)
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -45,8 +42,8 @@ def made_trees(count: int, seed: int = 0) -> list[Tree]:
     ]
 
 
-def on_gpu(form, trees):
-    return [{name: tensor.to(CUDA) for name, tensor in pack.items()} for pack in form.make_packs(trees)]
+def on_gpu(packer, trees):
+    return [pack.to(CUDA) for pack in packer.make_packs(trees)]
 
 
 def relative(value, reference):
@@ -56,58 +53,57 @@ def relative(value, reference):
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(("groups", "size"), [(1, 64), (2, 64), (8, 64), (2, 16), (2, 128), (2, 256)])
 def test_one_layer_of_flex_attention_equals_dense_attention_in_float32(dtype, groups, size):
-    layout = lay_out(made_trees(6))
-    pack = {name: tensor.to(CUDA) for name, tensor in PackForm.sparse(2048).make_pack(layout).items()}
-    length = slots(pack)
+    pack = Packer.block_sparse(2048).make_pack(made_trees(6)).to(CUDA)
+    length = len(pack)
     torch.manual_seed(0)
     shapes = [(1, heads, length, size) for heads in (8, groups, groups)]
     q, k, v = (torch.randn(*shape, device=CUDA, dtype=dtype, requires_grad=True) for shape in shapes)
-    wide = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    exact = [x.detach().float().requires_grad_() for x in (q, k, v)]
     gradient = torch.randn(1, length, 8, size, device=CUDA, dtype=dtype)
 
-    output, _ = prefix_tree_attention(torch.nn.Identity(), q, k, v, attention_mask(pack))
+    output, _ = fused_attention(torch.nn.Identity(), q, k, v, pack.attention_mask())
     output.backward(gradient)
     expected = functional.scaled_dot_product_attention(
-        *wide, attn_mask=dense_mask(pack["reach"]), enable_gqa=True
+        *exact, attn_mask=dense_mask(pack.mask.visible_until), enable_gqa=True
     ).transpose(1, 2)
     expected.backward(gradient.float())
 
     assert relative(output, expected) < TOLERANCES[dtype]
-    for ours, reference in zip((q, k, v), wide, strict=True):
+    for ours, reference in zip((q, k, v), exact, strict=True):
         assert relative(ours.grad, reference.grad) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(
-    ("build", "engine"),
+    ("build", "settings"),
     [
-        *((build, ENGINE) for build in BUILDS),
-        (falcon_7b_type, replace(ENGINE, activation_checkpointing="on")),
-        (falcon_7b_type, replace(ENGINE, compile="off")),
-        (falcon_7b_type, replace(ENGINE, compile="off", activation_checkpointing="on")),
+        *((build, SETTINGS) for build in BUILDS),
+        (falcon_7b_type, replace(SETTINGS, activation_checkpointing="on")),
+        (falcon_7b_type, replace(SETTINGS, compile="off")),
+        (falcon_7b_type, replace(SETTINGS, compile="off", activation_checkpointing="on")),
     ],
 )
-def test_packs_equal_the_passage_repeated_in_the_same_kernel_and_shape(build, engine, dtype):
+def test_packs_equal_the_repeated_passage_in_the_same_kernel_and_shape(build, settings, dtype):
     model = with_lora(build(hidden_size=128), dtype).to(CUDA)
-    prepare_layers(model.get_base_model(), engine)
-    difference = compare(model, made_trees(3), engine.pack_form())
+    prepare_layers(model.get_base_model(), settings)
+    difference = compare(model, made_trees(3), settings.packer())
 
     assert max(difference.loss, difference.gradients) < TOLERANCES[dtype]
 
 
-def test_activation_checkpointing_keeps_less_and_changes_no_gradient_beyond_rounding():
+def test_activation_checkpointing_takes_less_memory_for_the_same_gradients():
     trees = made_trees(8)
 
     def gradients(checkpointing):
         model = with_lora(falcon_7b_type(hidden_size=128, num_hidden_layers=12)).to(CUDA)
-        prepare_layers(model.get_base_model(), replace(ENGINE, activation_checkpointing=checkpointing))
+        prepare_layers(model.get_base_model(), replace(SETTINGS, activation_checkpointing=checkpointing))
         model.train()
         for _ in range(2):  # compiles, then is measured
             model.zero_grad()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            for pack in on_gpu(ENGINE.pack_form(), trees):
-                answer_loss(model, pack).backward()
+            for pack in on_gpu(SETTINGS.packer(), trees):
+                completion_loss(model, pack).backward()
             peak = torch.cuda.max_memory_allocated() - before
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]), peak
 
@@ -118,46 +114,46 @@ def test_activation_checkpointing_keeps_less_and_changes_no_gradient_beyond_roun
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_packs_equal_dense_packs_of_the_uncompiled_model_in_float32(build):
+def test_packs_equal_dense_uncompiled_packs_in_float32(build):
     model = with_lora(build(hidden_size=128)).to(CUDA)
     trees = made_trees(4)
 
-    def gradients(form):
+    def gradients(packer):
         model.zero_grad()
-        loss = sum(answer_loss(model, pack) for pack in on_gpu(form, trees))
+        loss = sum(completion_loss(model, pack) for pack in on_gpu(packer, trees))
         loss.backward()
         return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.requires_grad)])
 
-    dense = gradients(PackForm.dense(4096))
-    prepare_layers(model.get_base_model(), ENGINE)
+    dense = gradients(Packer.dense(4096))
+    prepare_layers(model.get_base_model(), SETTINGS)
 
-    assert relative(gradients(PackForm.sparse(4096)), dense) < TOLERANCES[torch.float32]
+    assert relative(gradients(Packer.block_sparse(4096)), dense) < TOLERANCES[torch.float32]
 
 
-def test_the_forward_and_backward_pass_of_a_pack_wait_for_nothing():
+def test_a_pack_never_waits_for_the_gpu():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model(), ENGINE)
-    packs = on_gpu(PackForm.sparse(1024), made_trees(8))
+    prepare_layers(model.get_base_model(), SETTINGS)
+    packs = on_gpu(Packer.block_sparse(1024), made_trees(8))
     for pack in packs:  # compiles
-        answer_loss(model, pack).backward()
+        completion_loss(model, pack).backward()
 
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for pack in packs:
-            answer_loss(model, pack).backward()
+            completion_loss(model, pack).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_length_seen_before_compiles_nothing_anew():
+def test_a_length_seen_before_is_not_compiled_again():
     model = with_lora(falcon_7b_type(hidden_size=128), torch.bfloat16).to(CUDA)
-    prepare_layers(model.get_base_model(), ENGINE)
-    form = PackForm.sparse(1024)
+    prepare_layers(model.get_base_model(), SETTINGS)
+    packer = Packer.block_sparse(1024)
 
     def train(seed):
-        for pack in on_gpu(form, made_trees(9, seed)):
-            answer_loss(model, pack).backward()
+        for pack in on_gpu(packer, made_trees(9, seed)):
+            completion_loss(model, pack).backward()
 
     for seed in range(6):
         train(seed)
@@ -167,16 +163,16 @@ def test_a_length_seen_before_compiles_nothing_anew():
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
-def test_compiled_float8_layers_give_the_gradients_of_layers_as_they_are(checkpointing):
-    """torch 2.11 once compiled them without any; small weights would make more of rounding than layers differ."""
+def test_compiled_float8_layers_give_the_same_gradients(checkpointing):
+    """torch 2.11 once compiled them without any. Larger weights than the default keep rounding small beside them."""
     trees = made_trees(4)
 
     def gradients(compile_):
         base = falcon_7b_type(hidden_size=128, initializer_range=0.05).to(torch.bfloat16)
         to_float8(base, base.get_output_embeddings(), torch.device(CUDA))
         model = add_adapter(base.to(CUDA).requires_grad_(requires_grad=False), load_params(DEMO).lora, seed=0)
-        engine = replace(ENGINE, compile=compile_, activation_checkpointing=checkpointing)
-        prepare_layers(base, engine)
-        return loss_and_gradients(model.train(), engine.pack_form().make_packs(trees))[1]
+        settings = replace(SETTINGS, compile=compile_, activation_checkpointing=checkpointing)
+        prepare_layers(base, settings)
+        return loss_and_gradients(model.train(), settings.packer().make_packs(trees))[1]
 
     assert relative(gradients("on"), gradients("off")) < 0.05
