@@ -1,7 +1,7 @@
 """Check, on the tokens of real questions, that an export or a merged model answers as the trained adapter does."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from falcon_job.inference.generation import Model
 from falcon_job.model.adapter import load_adapter
 from falcon_job.model.loading import load_base
 from falcon_job.model.precision import PRECISIONS
+from falcon_job.packing import Pack, Packer, pack_logits, token_log_probabilities
 from falcon_job.params import Precision
 from falcon_job.tokens.dataset import EncodedPassage, Split
 from falcon_job.tokens.tokenizer import load_tokenizer, make_encoder
@@ -54,7 +55,7 @@ def verify_bundle(folder: Path, adapter: Path, base: PreTrainedModel, passages: 
         exported = _logits_with_adapter(base, folder, passages)
     except InputError as error:
         raise JobError(f"The exported adapter cannot be loaded ({error})", fix=_EXPORT_AGAIN) from error
-    difference = float(torch.stack([(a - b).abs().max() for a, b in zip(trained, exported, strict=True)]).max())
+    difference = float((trained - exported).abs().max())
     if not difference <= 0:  # nan is a difference too
         raise JobError(
             f"The exported adapter's logits differ from the trained one's by up to {difference:.1e}", fix=_EXPORT_AGAIN
@@ -75,7 +76,7 @@ def _check_tokens(folder: Path, passages: Sequence[EncodedPassage]) -> None:
                 )
 
 
-def _logits_with_adapter(base: PreTrainedModel, adapter: Path, passages: Sequence[EncodedPassage]) -> list[Tensor]:
+def _logits_with_adapter(base: PreTrainedModel, adapter: Path, passages: Sequence[EncodedPassage]) -> Tensor:
     """Put an adapter on the base, compute `answer_logits`, and take the adapter off again."""
     model = load_adapter(base, adapter)
     try:
@@ -84,19 +85,23 @@ def _logits_with_adapter(base: PreTrainedModel, adapter: Path, passages: Sequenc
         model.unload()
 
 
-def answer_logits(model: Model, passages: Sequence[EncodedPassage]) -> list[Tensor]:
-    """Return the logits that predict each question's answer: float32 [answer tokens, vocabulary], on the CPU."""
-    device = next(model.parameters()).device
-    logits = []
+def answer_logits(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
+    """Return the logits that predict the answers of all questions: float32 [answer tokens, vocabulary], on the CPU."""
     with torch.inference_mode():
-        for passage in passages:
-            for question in passage.questions:
-                tokens = torch.tensor(
-                    [[*passage.prefix_ids, *question.prompt_ids, *question.answer_ids]], device=device
-                )
-                output = model(input_ids=tokens, logits_to_keep=len(question.answer_ids) + 1, use_cache=False)
-                logits.append(output.logits[0, :-1].float().cpu())
-    return logits
+        return torch.cat([pack_logits(model, pack).float().cpu() for pack in _packs(model, passages)])
+
+
+def _answer_log_probabilities(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
+    """Return the log probability of each answer token of all questions: float32 [answer tokens], on the CPU."""
+    with torch.inference_mode():
+        return torch.cat([token_log_probabilities(model, pack).cpu() for pack in _packs(model, passages)])
+
+
+def _packs(model: Model, passages: Sequence[EncodedPassage]) -> Iterator[Pack]:
+    """Yield a pack for each passage, on the device of the model."""
+    device = next(model.parameters()).device
+    for tree in (passage.tree() for passage in passages):
+        yield Packer.dense(len(tree)).make_pack([tree]).to(device)
 
 
 def write_merged_model(
@@ -150,13 +155,3 @@ def _check_drift(drift: float, largest: float) -> None:
             f"and rounding explains {largest:.0e}",
             fix="set export.merge to false and use the adapter",
         )
-
-
-def _answer_log_probabilities(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
-    """Return the log probability of each answer token of each question, float32 [answer tokens of all]."""
-    answers = [question.answer_ids for passage in passages for question in passage.questions]
-    per_question = [
-        logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
-        for logits, answer in zip(answer_logits(model, passages), answers, strict=True)
-    ]
-    return torch.cat(per_question)

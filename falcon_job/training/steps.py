@@ -35,13 +35,11 @@ class TreePart:
 
 
 class StepPlan:
-    """The branches of trees, taken in an order, cut into steps of equal size; a tree cut at an edge stands in both
-    steps.
+    """The branches of trees, taken in an order and cut into steps; a tree cut at an edge stands in both steps.
 
     With trees of 3, 2 and 4 branches in the order 2, 0, 1 and steps of 5, the first step holds the four branches of
     tree 2 and the first of tree 0; the second holds the other two of tree 0 and both of tree 1. The plan keeps twelve
-    bytes a
-    tree: its place in the order, and where its branches end.
+    bytes for each tree: its place in the order, and where its branches end.
     """
 
     def __init__(self, branch_counts: np.ndarray, branches_per_step: int, order: Sequence[int]) -> None:

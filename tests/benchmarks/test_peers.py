@@ -34,7 +34,7 @@ def test_transformers_falcon_mixes_packed_sequences_and_mended_it_does_not(packe
     assert packing_difference(mended, packed, bf16=False) < 1e-5
 
 
-def test_mended_attention_gives_the_logits_of_transformers_own_before_padding(packed):
+def test_mended_attention_gives_the_logits_of_transformers_own(packed):
     own, mended = (falcon_7b_type(attn_implementation=name).eval() for name in ("sdpa", IMPLEMENTATION))
     ids = packed["input_ids"].view(3, 7)
     mask = torch.arange(7) < torch.tensor([[7], [4], [6]])
@@ -101,7 +101,7 @@ def test_epochs_are_timed_whole_where_they_are_short(hand):
     assert clock.seconds == pytest.approx([7, 6, 3])
 
 
-def test_an_epoch_that_takes_long_is_cut_short_and_the_second_ends_training(hand):
+def test_a_long_epoch_is_cut_short_and_the_second_ends_training(hand):
     clock = task.Clock(most_seconds=10)
 
     assert steps_taken(clock, hand, [8, 6] + [4] * 98, steps_of_epoch=100) == 5
