@@ -11,7 +11,7 @@ from falcon_job.files import read_json
 from falcon_job.params import Params, Template, load_params
 from falcon_job.qa.prompt import TEMPLATES, PromptTemplate
 from falcon_job.sources.base_model import PinnedModel
-from falcon_job.validation import explain
+from falcon_job.validation import WrongValueError, explain
 from falcon_job.workspace import Workspace
 
 PROMPT_FILE = "prompt.json"
@@ -69,7 +69,7 @@ class ExportSettings(_File):
 def _with_field(field: str) -> AfterValidator:
     def check(text: str) -> str:
         if field not in text:
-            raise ValueError(f"lacks {field}")
+            raise WrongValueError(f"lacks {field}")
         return text
 
     return AfterValidator(check)
