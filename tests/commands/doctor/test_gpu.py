@@ -204,7 +204,7 @@ def test_wrong_four_bit_weights_are_found(monkeypatch):
     assert "wrong" in check_bitsandbytes(here("cpu")).found
 
 
-def test_a_torch_that_cannot_be_imported_is_a_line_of_each_check_that_needs_it(tmp_path):
+def test_a_broken_torch_is_a_line_of_each_check_that_needs_it(tmp_path):
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')\n")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "falcon_job", "doctor"]
