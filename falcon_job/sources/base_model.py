@@ -63,8 +63,8 @@ class PinnedModel(BaseModel):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise InputError("is missing", place=path, fix="run `falcon-job fetch` first") from None
+        except FileNotFoundError as error:
+            raise InputError("is missing", place=path, fix="run `falcon-job fetch` first") from error
         except ValidationError as error:
             raise InputError("is damaged", place=path, fix="run `dvc repro -f fetch` to write it anew") from error
 

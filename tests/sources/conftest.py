@@ -1,4 +1,4 @@
-"""Real servers on loopback: one for files by URL, one that speaks what huggingface_hub needs of the Hub."""
+"""Real servers on loopback: one for files by URL, one that answers huggingface_hub as the Hub does."""
 
 import hashlib
 import json

@@ -70,7 +70,8 @@ def test_a_cpu_build_of_torch_beside_a_driver_is_noted(nvidia_smi, monkeypatch):
 @needs_no_gpu
 def test_a_driver_that_does_not_answer_is_quoted(nvidia_smi):
     nvidia_smi("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
-    assert "Driver/library version mismatch" in check_driver(here()).found
+    said = "nvidia-smi fails (Failed to initialize NVML: Driver/library version mismatch)"
+    assert check_driver(here()).found == said
     assert [check_driver(here(device)).status for device in ("auto", "cuda", "cpu")] == ["note", "problem", "ok"]
 
 
