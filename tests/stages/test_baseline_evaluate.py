@@ -235,8 +235,8 @@ def test_4_bit_models_are_scored_by_the_same_code(tmp_path):
     [
         ("build/base.json", baseline, "base.json is missing: run `falcon-job fetch`"),
         ("build/dataset/dev.arrow", baseline, "dev.arrow cannot be read .*run `falcon-job run preprocess`"),
-        ("build/adapter/adapter_config.json", evaluate, "holds no adapter_config.json: run `falcon-job run train`"),
-        ("build/adapter/adapter_model.safetensors", evaluate, "holds no adapter_model.safetensors: run"),
+        ("build/adapter/adapter_config.json", evaluate, "has no adapter_config.json: run `falcon-job run train`"),
+        ("build/adapter/adapter_model.safetensors", evaluate, "has no adapter_model.safetensors: run"),
         ("data/tiny/tokenizer.json", evaluate, "tokenizer.json is not the file that build/base.json records"),
     ],
 )

@@ -17,7 +17,7 @@ def test_an_export_whose_base_changed_on_disk_is_refused(workspace, passage, loa
 def test_a_damaged_adapter_is_refused(workspace, passage):
     path = workspace.export / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:300])
-    refused("export is damaged, or an adapter for another model", "--context", passage, "--question", "Who?")
+    refused("adapter_model.safetensors is damaged", "--context", passage, "--question", "Who?")
 
 
 def test_unreadable_files_are_named_before_the_model_is_loaded(workspace, loads):
