@@ -1,8 +1,8 @@
 """LitGPT's LoRA recipe: padded rows, on LitGPT's own model, which expands Falcon's key head.
 
-The recipe's script runs unchanged, except that it writes and generates nothing beside training. It differs from the
-other systems: query, key and value each have their own LoRA of the same rank; it averages the means of batches, not the
-losses of tokens; it does not clip gradients; and in bf16, LoRA and the optimizer are in bf16, too.
+The recipe's script runs unchanged, except that it only trains: what it would also write and generate is left out. It
+differs from the other systems: query, key and value each have their own LoRA of the same rank; it averages the means of
+batches, not the losses of tokens; it does not clip gradients; and in bf16, LoRA and the optimizer are in bf16, too.
 """
 
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What benchmarks share: runs on all GPUs of a machine."""
+"""Benchmarks spread their work over all GPUs of a machine."""
 
 from collections import Counter
 from threading import Barrier
@@ -6,14 +6,14 @@ from threading import Barrier
 from benchmarks import job
 
 
-def test_every_item_is_worked_on_under_one_of_the_visible_gpus(monkeypatch):
+def test_each_item_is_handled_on_one_of_the_visible_gpus(monkeypatch):
     monkeypatch.setattr(job.torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     together = Barrier(4)
 
     def work(item, gpu):
         if item < 4:
-            together.wait(timeout=20)  # two on each of two GPUs at a time
+            together.wait(timeout=20)  # two items at a time on each of two GPUs
         return item, gpu
 
     done = list(job.on_all_gpus(work, range(9), at_once=2))

@@ -1,4 +1,4 @@
-"""What the comparison with other trainers rests on."""
+"""The comparison with other trainers: the fixed attention, the leak check, and the clock."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ LENGTHS = (5, 9, 7)
 
 @pytest.fixture
 def packed():
-    """Three sequences in one row, half of each learned, as TRL packs them."""
+    """Return three sequences packed into one row the way TRL packs them, each with labels in its second half."""
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(VOCABULARY, (1, sum(LENGTHS)), generator=draw)
     positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
@@ -27,14 +27,14 @@ def packed():
     return {"input_ids": ids, "position_ids": positions, "labels": torch.where(learned, ids, -100)}
 
 
-def test_transformers_falcon_mixes_packed_sequences_and_mended_it_does_not(packed):
+def test_packed_sequences_leak_in_transformers_falcon_but_not_when_mended(packed):
     own, mended = (with_lora(falcon_7b_type(attn_implementation=name)) for name in ("sdpa", IMPLEMENTATION))
 
     assert packing_difference(own, packed, bf16=False) > 0.1
     assert packing_difference(mended, packed, bf16=False) < 1e-5
 
 
-def test_mended_attention_gives_the_logits_of_transformers_own(packed):
+def test_mended_attention_gives_the_same_logits_as_transformers(packed):
     own, mended = (falcon_7b_type(attn_implementation=name).eval() for name in ("sdpa", IMPLEMENTATION))
     ids = packed["input_ids"].view(3, 7)
     mask = torch.arange(7) < torch.tensor([[7], [4], [6]])
@@ -44,7 +44,7 @@ def test_mended_attention_gives_the_logits_of_transformers_own(packed):
     assert difference[mask].abs().max() < 1e-5
 
 
-def test_settings_are_compared_in_one_run_and_one_that_fails_is_named(tmp_path, monkeypatch):
+def test_one_run_compares_all_settings_and_reports_one_that_fails(tmp_path, monkeypatch):
     data = Path(__file__).parents[2] / "data"
     peer, failing = Setting("transformers", "padded", "mended", 32), Setting("litgpt", "packed", "own", 32)
     settings = [train_speed.OURS, train_speed.ORDINARY_PACKING, peer, failing]
@@ -67,8 +67,8 @@ def test_settings_are_compared_in_one_run_and_one_that_fails_is_named(tmp_path, 
         assert row["f1_difference_low"] <= row["f1_difference"] <= row["f1_difference_high"]
 
 
-class HandOfAClock:
-    """Time that passes only when told."""
+class FakeClock:
+    """A clock that moves only when a test moves it."""
 
     def __init__(self):
         self.now = 0.0
@@ -79,13 +79,13 @@ class HandOfAClock:
 
 @pytest.fixture
 def hand(monkeypatch):
-    hand = HandOfAClock()
+    hand = FakeClock()
     monkeypatch.setattr(task, "time", hand)
     return hand
 
 
 def steps_taken(clock, hand, seconds_of_steps, steps_of_epoch):
-    """Return how many steps training takes of those that it would."""
+    """Take steps until the clock stops training; return how many were taken."""
     clock.start()
     for number, seconds in enumerate(seconds_of_steps, start=1):
         hand.now += seconds
@@ -94,21 +94,21 @@ def steps_taken(clock, hand, seconds_of_steps, steps_of_epoch):
     return len(seconds_of_steps)
 
 
-def test_epochs_are_timed_whole_where_they_are_short(hand):
+def test_short_epochs_are_timed_whole(hand):
     clock = task.Clock(most_seconds=10)
 
     assert steps_taken(clock, hand, [5, 1, 1, 2, 2, 2, 1, 1, 1], steps_of_epoch=3) == 9
     assert clock.seconds == pytest.approx([7, 6, 3])
 
 
-def test_a_long_epoch_is_cut_short_and_the_second_ends_training(hand):
+def test_long_epochs_are_cut_short_and_the_second_cut_ends_training(hand):
     clock = task.Clock(most_seconds=10)
 
     assert steps_taken(clock, hand, [8, 6] + [4] * 98, steps_of_epoch=100) == 5
     assert clock.seconds == pytest.approx([700, 400])
 
 
-def test_a_step_longer_than_the_limit_is_taken_whole(hand):
+def test_a_step_longer_than_the_limit_is_finished(hand):
     clock = task.Clock(most_seconds=10)
 
     assert steps_taken(clock, hand, [30, 20, 20], steps_of_epoch=4) == 2
@@ -122,7 +122,7 @@ def test_without_a_limit_no_epoch_is_cut_short(hand):
     assert clock.seconds == pytest.approx([2e6, 2e6])
 
 
-def test_steps_that_go_beyond_the_epoch_count_for_what_they_are(hand):
+def test_a_step_across_the_end_of_an_epoch_counts_in_proportion(hand):
     clock = task.Clock()
 
     steps_taken(clock, hand, [2] * 5, steps_of_epoch=2.5)
@@ -150,7 +150,7 @@ def test_an_epoch_of_transformers_trainer_may_end_in_a_smaller_step(hand, tmp_pa
         report_to="none",
         disable_tqdm=True,
     )
-    rows = [{"x": torch.ones(1)} for _ in range(9)]  # four and a half steps of two seconds
+    rows = [{"x": torch.ones(1)} for _ in range(9)]  # 4.5 steps of two seconds each
     Trainer(Model(), arguments, train_dataset=rows, callbacks=[clock]).train()
 
     assert clock.seconds == pytest.approx([9, 9])

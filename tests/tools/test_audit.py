@@ -25,13 +25,13 @@ def advisory(name, package="numpy", aliases=()):
 
 
 def knows(advisories):
-    """Answer as the database does: an empty object where it knows nothing of a package."""
+    """Respond like the database, which returns an empty object for a package without advisories."""
     return lambda query: (200, json.dumps({"vulns": advisories} if query["package"]["name"] == "numpy" else {}))
 
 
 @contextmanager
 def serve(answer):
-    """Serve a database on loopback and record what it is asked; an answer of None closes the connection."""
+    """Serve a database on loopback and record the queries; an answer of None closes the connection."""
     asked = []
 
     class Database(BaseHTTPRequestHandler):
@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch):
     return lambda url: CliRunner().invoke(audit.main, ["--lock", str(lock)], env={"PIP_AUDIT_OSV_URL": url})
 
 
-def test_a_vulnerability_is_shown_with_its_fix_and_fails(run):
+def test_a_vulnerability_fails_and_is_shown_with_its_fix(run):
     with serve(knows([advisory("GHSA-aaaa")])) as (url, _):
         result = run(url)
     assert result.exit_code == 1
@@ -68,13 +68,13 @@ def test_a_vulnerability_is_shown_with_its_fix_and_fails(run):
     assert ["numpy", "2.4.6", "GHSA-aaaa", "2.6"] in [line.split() for line in result.output.splitlines()]
 
 
-def test_none_passes(run):
+def test_a_lock_without_vulnerabilities_passes(run):
     with serve(knows([])) as (url, _):
         result = run(url)
     assert (result.exit_code, result.output) == (0, "no known vulnerabilities in 4 pins\n")
 
 
-def test_every_pin_is_asked_for_whatever_its_platform(run):
+def test_the_pins_of_all_platforms_are_looked_up(run):
     with serve(knows([])) as (url, asked):
         run(url)
     assert set(asked) == {("harmless", "1.0"), ("numpy", "2.4.6"), ("numpy", "2.5.5"), ("pywin32", "312")}
@@ -86,7 +86,7 @@ def test_one_vulnerability_under_two_names_is_one_row(run):
     assert result.output.count("2.4.6") == 1
 
 
-def test_an_accepted_vulnerability_passes_and_is_named_with_its_reason(run, monkeypatch):
+def test_an_accepted_vulnerability_passes_and_is_listed_with_its_reason(run, monkeypatch):
     monkeypatch.setitem(audit.ACCEPTED, "CVE-1", "why not")
     with serve(knows([advisory("GHSA-aaaa", aliases=["CVE-1"])])) as (url, _):
         result = run(url)
@@ -94,7 +94,7 @@ def test_an_accepted_vulnerability_passes_and_is_named_with_its_reason(run, monk
     assert "accepted: CVE-1, why not\n" in result.output
 
 
-def test_an_accepted_vulnerability_hides_no_other(run, monkeypatch):
+def test_an_accepted_vulnerability_does_not_hide_another(run, monkeypatch):
     monkeypatch.setitem(audit.ACCEPTED, "CVE-1", "why not")
     with serve(knows([advisory("CVE-1"), advisory("CVE-2")])) as (url, _):
         result = run(url)
@@ -102,7 +102,7 @@ def test_an_accepted_vulnerability_hides_no_other(run, monkeypatch):
     assert "CVE-2" in result.output
 
 
-def test_no_connection_is_skipped_with_its_reason_in_one_line(run):
+def test_a_refused_connection_skips_the_audit_and_says_why_in_one_line(run):
     with serve(knows([])) as (url, _):
         pass
     result = run(url)
@@ -112,7 +112,7 @@ def test_no_connection_is_skipped_with_its_reason_in_one_line(run):
     assert result.output.count("\n") == 1
 
 
-def test_silence_is_skipped_with_its_reason(run, monkeypatch):
+def test_a_timeout_skips_the_audit_and_says_why(run, monkeypatch):
     monkeypatch.setattr(audit, "TIMEOUT", 0.2)
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as silent:
         result = run(f"http://127.0.0.1:{silent.server_port}/")
@@ -121,7 +121,7 @@ def test_silence_is_skipped_with_its_reason(run, monkeypatch):
     assert "timed out" in result.output
 
 
-def test_a_connection_that_is_never_made_is_skipped_with_its_reason(run, monkeypatch):
+def test_a_connection_timeout_skips_the_audit_and_says_why(run, monkeypatch):
     def post(*arguments, **options):
         raise requests.ConnectTimeout
 
@@ -134,7 +134,7 @@ def test_a_connection_that_is_never_made_is_skipped_with_its_reason(run, monkeyp
 @pytest.mark.parametrize(
     "reply", [(500, "{}"), (404, "{}"), (200, "<html>Log in here"), (200, '{"error": "?"}')], ids=str
 )
-def test_an_answer_that_is_not_the_databases_is_an_error_and_not_skipped(run, reply):
+def test_an_unexpected_response_is_an_error(run, reply):
     with serve(lambda query: reply) as (url, _):
         result = run(url)
     assert result.exit_code == 1
@@ -142,14 +142,14 @@ def test_an_answer_that_is_not_the_databases_is_an_error_and_not_skipped(run, re
     assert result.exception
 
 
-def test_a_connection_that_breaks_after_the_first_answer_is_an_error_and_not_skipped(run):
+def test_a_connection_lost_during_the_audit_is_an_error(run):
     with serve(lambda query: (200, "{}") if query["package"]["name"] == "harmless" else None) as (url, _):
         result = run(url)
     assert result.exit_code == 1
     assert "skipped" not in result.output
 
 
-def test_a_failure_of_the_audit_itself_is_not_skipped(run, monkeypatch):
+def test_a_failure_of_the_audit_itself_is_an_error(run, monkeypatch):
     def fail(*arguments):
         raise OSError("disk full")
 
@@ -159,6 +159,6 @@ def test_a_failure_of_the_audit_itself_is_not_skipped(run, monkeypatch):
     assert "skipped" not in result.output
 
 
-def test_what_is_accepted_is_still_of_a_package_in_the_lock():
+def test_every_accepted_vulnerability_is_of_a_locked_package():
     locked = {Requirement(line).name for line in (audit.ROOT / "requirements.lock").read_text("utf-8").splitlines()[1:]}
     assert {reason.partition(",")[0] for reason in audit.ACCEPTED.values()} <= locked

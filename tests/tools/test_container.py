@@ -1,4 +1,4 @@
-"""The way into the container, with engines that say how they were called."""
+"""tools/container.sh, with fake engines that print how they were called."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "container.sh"
 
 @pytest.fixture
 def call(tmp_path):
-    """Call the script with an engine of that name; return the arguments of its `run`, one a line."""
+    """Return a function that calls the script with a fake engine and returns the arguments of the engine's `run`."""
 
     def program(name: str, code: str) -> None:
         (tmp_path / name).write_text(f"#!/bin/sh\n{code}\n")
@@ -50,26 +50,26 @@ def call(tmp_path):
         ("podman", "0,2", "--device nvidia.com/gpu=0 --device nvidia.com/gpu=2 "),
     ],
 )
-def test_gpus_are_given_in_the_words_of_the_engine(call, engine, gpus, said):
+def test_gpus_are_requested_with_the_options_of_the_engine(call, engine, gpus, said):
     assert said in call(engine, GPUS=gpus)
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 @pytest.mark.parametrize("machine", [{"gpu": False}, {"GPUS": "none"}, {"gpu": False, "GPUS": "none"}])
-def test_without_gpus_none_is_asked_for(call, engine, machine):
+def test_no_gpu_is_requested_without_gpus(call, engine, machine):
     said = call(engine, **machine)
     assert "--gpus" not in said
     assert "--device" not in said
 
 
-def test_files_are_the_callers_under_every_kind_of_engine(call):
+def test_the_caller_owns_the_files_with_every_kind_of_engine(call):
     assert "--user 1000:1000 --group-add 1000 --group-add 5000 " in call("docker")
     assert "--user 0:0 " in call("docker", rootless=True)
     assert "--userns keep-id --user 1000:1000 " in call("podman")
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-def test_root_works_for_the_owner_of_the_checkout(call, engine):
+def test_a_call_by_root_runs_as_the_owner_of_the_checkout(call, engine):
     owner = SCRIPT.parents[1].stat()
     said = call(engine, uid=0)
     assert f"--user {owner.st_uid}:{owner.st_gid} " in said
@@ -77,11 +77,11 @@ def test_root_works_for_the_owner_of_the_checkout(call, engine):
     assert "--group-add" not in said
 
 
-def test_a_docker_that_is_podman_is_treated_as_such(call):
+def test_a_docker_command_that_is_podman_gets_podmans_options(call):
     assert "--device nvidia.com/gpu=all" in call("docker", version="podman")
 
 
-def test_tokens_and_settings_are_passed_by_name_without_their_values(call):
+def test_variables_are_passed_on_by_name_without_their_values(call):
     said = call("docker", HF_TOKEN="secret", FALCON_JOB_DEVICE="cpu", UNKNOWN="else")
     assert "--env HF_TOKEN " in said
     assert "--env FALCON_JOB_DEVICE " in said
@@ -89,7 +89,7 @@ def test_tokens_and_settings_are_passed_by_name_without_their_values(call):
     assert "UNKNOWN" not in said
 
 
-def test_the_clone_and_the_callers_weights_are_mounted_and_the_command_comes_last(call, tmp_path):
+def test_clone_and_weights_are_mounted_and_the_command_comes_last(call, tmp_path):
     job = f"--mount type=bind,source={SCRIPT.parents[1]},target=/job"
     weights = f"--mount type=bind,source={tmp_path}"
     assert f"{job} {weights}/.cache/huggingface,target=/hf image make train " in call("docker")
@@ -99,11 +99,12 @@ def test_the_clone_and_the_callers_weights_are_mounted_and_the_command_comes_las
     assert (tmp_path / "w").is_dir()
 
 
-def test_a_relative_folder_of_weights_is_that_folder_and_no_volume_of_the_engine(call):
+def test_a_relative_hf_home_is_mounted_as_a_folder_not_as_a_volume(call):
     assert f"source={SCRIPT.parents[1]}/tests,target=/hf" in call("docker", HF_HOME="tests")
 
 
 def refused(folder, **env):
+    """Return the one line with which the script refuses to run."""
     done = subprocess.run(
         [folder / "tools" / "container.sh", "true"],
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "IMAGE": "image", "GPUS": "all", **env},
@@ -115,17 +116,29 @@ def refused(folder, **env):
     return done.stderr
 
 
-def test_a_machine_without_the_engine_a_worktree_and_gpus_that_are_not_there_are_refused_in_a_line(tmp_path):
+@pytest.fixture
+def clone(tmp_path):
+    """Return a folder that holds only the script."""
     folder = tmp_path / "clone"
     (folder / "tools").mkdir(parents=True)
     shutil.copy(SCRIPT, folder / "tools")
-    assert "install Docker or podman" in refused(folder, ENGINE="no-such-engine")
-    assert "GPUS=0, but nvidia-smi finds no GPU" in refused(folder, ENGINE="true", GPUS="0")
-    (folder / ".git").write_text("gitdir: elsewhere")
-    assert "use a clone" in refused(folder, ENGINE="true")
+    return folder
 
 
-def test_an_image_that_is_not_there_is_built_first(tmp_path):
+def test_a_machine_without_the_engine_is_refused(clone):
+    assert "install Docker or podman" in refused(clone, ENGINE="no-such-engine")
+
+
+def test_gpus_that_the_machine_does_not_have_are_refused(clone):
+    assert "GPUS=0, but nvidia-smi finds no GPU" in refused(clone, ENGINE="true", GPUS="0")
+
+
+def test_a_git_worktree_is_refused(clone):
+    (clone / ".git").write_text("gitdir: elsewhere")
+    assert "use a clone" in refused(clone, ENGINE="true")
+
+
+def test_a_missing_image_is_built_first(tmp_path):
     (tmp_path / "tools").mkdir()
     shutil.copy(SCRIPT, tmp_path / "tools")
     (tmp_path / "Makefile").write_text("image:\n\t@echo making $(IMAGE) by $(ENGINE)\n")
@@ -139,7 +152,7 @@ def test_an_image_that_is_not_there_is_built_first(tmp_path):
 
 
 @pytest.mark.parametrize(("visible", "gpus"), [(None, "all"), ("", "none"), ("1,3", "1,3")])
-def test_make_takes_the_gpus_that_a_scheduler_left_visible(visible, gpus):
+def test_make_uses_the_gpus_that_cuda_visible_devices_lists(visible, gpus):
     env = {"PATH": os.environ["PATH"]} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
     command = ["make", "--dry-run", "container-train", "ENGINE=docker"]
     said = subprocess.run(command, cwd=SCRIPT.parents[1], env=env, capture_output=True, text=True, check=True).stdout

@@ -57,7 +57,7 @@ with_dpkg = pytest.mark.skipif(not shutil.which("dpkg-query"), reason="no dpkg h
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory) -> Path:
-    """Return the Python of an environment with three packages, which state their licences in three ways."""
+    """Return the Python of an environment with three packages that declare their licences in different ways."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
@@ -74,7 +74,7 @@ def interpreter(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def doc(tmp_path, monkeypatch) -> Path:
-    """Return the documents of the packages that dpkg then knows."""
+    """Give dpkg a few packages and return the folder with their copyright files."""
     (tmp_path / "dpkg" / "updates").mkdir(parents=True)
     (tmp_path / "dpkg" / "status").write_text(STATUS)
     monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path / "dpkg"))
@@ -100,7 +100,7 @@ def test_python_packages_come_with_version_licence_and_purl(interpreter):
     assert names(packages["silent"]) == {"not machine-readable"}
 
 
-def test_an_interpreter_that_does_not_run_is_an_error_and_no_empty_bill(tmp_path):
+def test_an_interpreter_that_does_not_run_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match="cyclonedx_py failed"):
         image_bom.python_packages(tmp_path / "nothing")
 
@@ -108,7 +108,7 @@ def test_an_interpreter_that_does_not_run_is_an_error_and_no_empty_bill(tmp_path
 @with_dpkg
 def test_installed_debian_packages_come_with_version_licence_and_purl(doc):
     packages = {each.name: each for each in image_bom.debian_packages(doc)}
-    assert set(packages) == {"libfine1", "prose"}, "only the settings of `gone` are left"
+    assert set(packages) == {"libfine1", "prose"}, "`gone` is removed but for its settings"
     fine = packages["libfine1"]
     assert fine.version == "1:2.0-3+b1"
     system = platform.freedesktop_os_release()["ID"]
@@ -117,29 +117,29 @@ def test_installed_debian_packages_come_with_version_licence_and_purl(doc):
 
 
 @with_dpkg
-def test_a_debian_package_with_free_text_or_no_document_has_no_licence(doc):
+def test_a_debian_package_without_a_readable_copyright_has_no_licence(doc):
     (prose,) = (each for each in image_bom.debian_packages(doc) if each.name == "prose")
     assert not prose.licenses
     shutil.rmtree(doc)
     assert not [each for each in image_bom.debian_packages(doc) if each.licenses]
 
 
-def test_without_dpkg_there_are_python_packages_only(interpreter, doc, monkeypatch):
+def test_without_dpkg_only_python_packages_are_listed(interpreter, doc, monkeypatch):
     monkeypatch.setenv("PATH", str(interpreter.parent))
     assert {each.purl.type for each in image_bom.bill(interpreter, doc).components} == {"pypi"}
 
 
 @pytest.mark.parametrize(("name", "identifier"), [("Apache-2.0", "Apache-2.0"), ("BSD-3-clause", "BSD-3-Clause")])
-def test_a_name_that_is_an_spdx_id_is_given_as_one(name, identifier):
+def test_an_spdx_id_is_written_as_an_id(name, identifier):
     assert image_bom.licence(name).id == identifier
 
 
-def test_a_name_of_debians_own_stays_a_name():
+def test_a_licence_name_that_only_debian_uses_stays_a_name():
     assert image_bom.licence("GPL-2+ or Artistic").name == "GPL-2+ or Artistic"
 
 
 @with_dpkg
-def test_the_command_writes_one_valid_document_of_both_kinds_and_a_table_beside_it(interpreter, doc):
+def test_the_command_writes_a_valid_document_and_a_table_of_licences(interpreter, doc):
     result = CliRunner().invoke(image_bom.main, [str(interpreter)])
     assert result.exit_code == 0
     content = json.loads(result.stdout)
@@ -153,7 +153,7 @@ def test_the_command_writes_one_valid_document_of_both_kinds_and_a_table_beside_
 
 
 @with_dpkg
-def test_two_documents_of_the_same_packages_differ_in_serial_number_and_time_alone(interpreter, doc):
+def test_equal_packages_give_equal_documents_but_for_serial_and_time(interpreter, doc):
     def stable() -> str:
         content = json.loads(image_bom.document(image_bom.bill(interpreter, doc)))
         del content["serialNumber"], content["metadata"]["timestamp"]
@@ -167,14 +167,14 @@ def test_a_document_that_breaks_the_schema_is_not_written():
         image_bom.document(Bom(components=[Component(name="odd", mime_type="no type")]))
 
 
-def test_a_classifier_counts_only_where_nothing_else_names_the_licence():
+def test_a_classifier_counts_only_if_nothing_else_names_the_licence():
     classifier = DisjunctiveLicense(name="License :: OSI Approved :: MIT License")
     assert names(Component(name="a", licenses=[classifier])) == {"MIT License"}
     assert names(Component(name="b", licenses=[classifier, DisjunctiveLicense(id="MIT")])) == {"MIT"}
     assert names(Component(name="c", licenses=[LicenseExpression("MIT OR ISC")])) == {"MIT OR ISC"}
 
 
-def test_the_table_names_the_most_frequent_licences_and_counts_the_rest():
+def test_the_table_lists_the_most_frequent_licences_and_counts_the_rest():
     licences = [DisjunctiveLicense(name=f"L{number:02}\nand its text") for number in range(30)]
     components = [Component(name="all", licenses=licences), Component(name="one", licenses=licences[-1:])]
     console = Console(width=80)

@@ -1,4 +1,4 @@
-"""falcon-tiny is pretrained from nothing, small, and says how: one made here in 20 steps, and the bundled one."""
+"""falcon-tiny, pretrained from scratch: one trained here for 20 steps, and the bundled one."""
 
 import re
 from itertools import islice
@@ -48,7 +48,7 @@ def test_tokenizer_and_model_agree_on_special_tokens(either):
     assert len(tokenizer) == model.config.vocab_size
 
 
-def test_its_card_has_the_loss_which_falls(folder):
+def test_the_card_shows_a_falling_loss(folder):
     card = (folder / "README.md").read_text()
     losses = [float(loss) for loss in re.findall(r"^\| [\d,]+ \| (\d+\.\d+) \|$", card, re.MULTILINE)]
     assert len(losses) > 10
@@ -56,8 +56,8 @@ def test_its_card_has_the_loss_which_falls(folder):
     assert "| row_length | 256 |" in card
 
 
-def test_the_bundled_one_was_made_by_the_code_and_settings_of_now():
-    """Its tokenizer learned from the same text; of its training the card tells."""
+def test_the_bundled_model_was_made_by_the_current_code_and_settings():
+    """The tokenizer can be trained again and compared. For the weights, the card names the settings."""
     text = islice(documents(0), pretraining.TOKENIZER_DOCUMENTS)
     tokenizer = train_tokenizer(text, pretraining.VOCABULARY, pretraining.MAX_TOKENS)
     bundled = AutoTokenizer.from_pretrained(TINY_FALCON, local_files_only=True)

@@ -1,4 +1,4 @@
-"""A tokenizer of falcon-7b's kind."""
+"""A tokenizer like falcon-7b's, trained on any text."""
 
 import pytest
 
@@ -12,12 +12,12 @@ def tokenizer():
     return train_tokenizer(iter(TEXT), 280, 64)
 
 
-def test_equal_text_gives_an_equal_tokenizer(tokenizer):
+def test_the_tokenizer_depends_only_on_the_text(tokenizer):
     assert train_tokenizer(iter(TEXT), 280, 64).backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
     assert train_tokenizer(iter(TEXT[:1]), 280, 64).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str()
 
 
-def test_it_has_the_sizes_asked_for(tokenizer):
+def test_vocabulary_and_maximum_length_are_as_requested(tokenizer):
     assert len(tokenizer) == 280
     assert tokenizer.model_max_length == 64
 
@@ -29,12 +29,12 @@ def test_padding_is_not_the_end_of_text(tokenizer):
 
 
 @pytest.mark.parametrize("sentence", [TEXT[0], " a\n\nb ", "na\u00efve \u65e5\u672c \U0001f600"])
-def test_any_text_survives_it(tokenizer, sentence):
+def test_decoding_restores_any_text(tokenizer, sentence):
     ids = tokenizer(sentence).input_ids
     assert tokenizer.decode(ids) == sentence
     assert not set(ids) & set(tokenizer.all_special_ids)
 
 
-def test_numbers_are_split_after_three_digits_as_by_falcon_7b(tokenizer):
+def test_numbers_are_split_into_three_digits_like_falcon_7b(tokenizer):
     pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in 12345...")
     assert [piece for piece, _ in pieces] == ["in", "\u0120", "123", "45", "..."]
