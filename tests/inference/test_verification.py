@@ -106,7 +106,7 @@ def test_other_weights_are_found(workspace, rows, package, work):
 )
 def test_missing_and_foreign_weights_are_found(workspace, rows, package, work):
     change(package / "adapter_model.safetensors", work)
-    with pytest.raises(JobError, match=r"copied adapter cannot be loaded.*without a match"):
+    with pytest.raises(JobError, match=r"copied adapter cannot be loaded.*weights differ"):
         check_package(package, workspace.adapter, base_of(workspace), rows)
 
 
