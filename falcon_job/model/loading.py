@@ -75,7 +75,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     """Return the configuration of a causal language model that packing can serve.
 
     Raises:
-        InputError: transformers cannot read it, it is not a causal language model's, or its positions are alibi's.
+        InputError: transformers cannot read it, it is not of a causal language model, or the model has alibi attention.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -124,7 +124,7 @@ def gradients(model):
 
 
 @pytest.mark.parametrize("build", [falcon_7b_type, falcon_40b_type, llama_type])
-def test_activation_checkpointing_recomputes_layers_to_equal_gradients(build):
+def test_activation_checkpointing_gives_the_same_gradients(build):
     expected = gradients(with_lora(build()))
     model = with_lora(build())
     prepare_layers(model.get_base_model(), ComputeSettings("sdpa", "off", "on", 64))

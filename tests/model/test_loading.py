@@ -272,8 +272,6 @@ def test_a_model_too_large_for_the_device_does_not_fit_the_machine(folder, monke
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr(FalconForCausalLM, "from_pretrained", run_out)
-    with pytest.raises(
-        MachineError, match=r"in fp32 does not fit the memory of cpu \(tried to allocate 80 GiB\).*nf4"
-    ) as caught:
+    with pytest.raises(MachineError, match=r"fp32 does not fit the memory of cpu \(tried to allocate .*nf4") as caught:
         load_base(folder, "fp32", CPU)
     assert caught.value.exit_code == 3
