@@ -225,7 +225,7 @@ def test_a_base_changed_on_disk_is_refused(workspace):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("build/adapter/adapter_model.safetensors", r"build/adapter holds no adapter_model.safetensors: run"),
+        ("build/adapter/adapter_model.safetensors", r"build/adapter has no adapter_model.safetensors: run"),
         ("build/adapter", r"build/adapter/adapter_config.json is missing: run `falcon-job run train`"),
         ("reports/eval.json", r"reports/eval.json is missing: run `falcon-job run evaluate`"),
     ],
