@@ -104,7 +104,7 @@ class Split:
 
     Attributes:
         passages: for each row, the number of its passage.
-        question_counts: for each row, the number of its questions.
+        branch_counts: for each row, the number of its questions, each of which becomes a branch of its tree.
     """
 
     def __init__(self, path: Path) -> None:

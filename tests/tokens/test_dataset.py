@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path_factory, content):
     split = Split(path)
     assert [split[i] for i in range(len(split))] == list(split) == content
     assert split.passages.tolist() == [row.passage for row in content]
-    assert split.question_counts.tolist() == [len(row.questions) for row in content]
+    assert split.branch_counts.tolist() == [len(row.questions) for row in content]
 
 
 def test_rows_beyond_one_batch_keep_their_order_and_bytes_repeat(tmp_path):
