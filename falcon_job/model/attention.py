@@ -3,9 +3,9 @@
 A fused kernel never writes the scores of all pairs of tokens to memory. The `attention_mask` that a model is called
 with selects the kernel:
 
-    model(ids, attention_mask=block_mask(...))    FlexAttention, which skips the empty blocks of the mask
-    model(ids, attention_mask=dense_mask(...))    scaled_dot_product_attention (sdpa)
-    model(ids)                                    sdpa, causal
+    model(ids, attention_mask=mask.block_mask())           FlexAttention, which skips the empty blocks of the mask
+    model(ids, attention_mask=dense_mask(visible_until))   scaled_dot_product_attention (sdpa)
+    model(ids)                                             sdpa, causal
 
 On a CPU, sdpa runs once for each tree of a pack. With the mask of the whole pack, it would compute all pairs of tokens,
 and most pairs are of tokens in different trees.

@@ -1,13 +1,13 @@
 """Frozen linear layers that multiply in float8 (e4m3: 4 bits of exponent, 3 of mantissa), with one scale per row.
 
 A float8 number has only 256 values, up to 448. So each row is first divided by a scale that makes its largest absolute
-value 448. For example, the row
+value 448. For example:
 
-    [0.02, -0.5, 3.5]   has scale 3.5 / 448 = 1/128
+    [0.02, -0.5, 3.5]   a row, whose scale is 3.5 / 448 = 1/128
     [2.56, -64, 448]    divided by the scale
     [2.5, -64, 448]     rounded to float8
 
-The product of two such rows is multiplied by both scales. Each token of the input is a row, and each output of the
+The dot product of two such rows is multiplied by both scales. Each token of the input is a row, and each output of the
 layer is a row of its weight. So the rounding of a token does not depend on other tokens in its pack. With one scale for
 the whole matrix, it would depend on the largest number in the pack. The format is that of Micikevicius et al. 2022
 (arXiv 2209.05433), section 3. Sums are accumulated, and results returned, in wider types.
