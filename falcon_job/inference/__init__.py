@@ -1,1 +1,1 @@
-"""Answers to questions: generated in batches, scored, and given from the exported bundle, which is verified first."""
+"""Answer questions in batches, score the answers, and open and verify the exported bundle."""

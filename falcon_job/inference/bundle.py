@@ -1,4 +1,4 @@
-"""What is needed to answer questions, from an export or from the files of this clone: base model, adapter, prompt."""
+"""Open a bundle: all that is needed to answer questions (base model, adapter, prompt), from an export or this clone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,15 @@ FileModel = TypeVar("FileModel", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained adapter and all that its answers depend on.
+    """A trained adapter and everything that its answers depend on.
 
     Attributes:
         folder: holds adapter_model.safetensors and adapter_config.json.
         base: the base model that the adapter was trained on.
-        params: of the run that trained it.
-        template: the prompt it was trained with.
-        max_tokens: longest passage, question and answer together, in tokens.
-        answer_tokens: tokens of these that are kept free for the answer.
+        params: the params of the run that trained it.
+        template: the template of the prompts that it was trained on.
+        max_tokens: maximum length of passage, question and answer together, in tokens.
+        answer_tokens: how many of these tokens are reserved for the answer.
         closed_book: whether it was trained without passages.
     """
 
@@ -90,8 +90,8 @@ def open_bundle(folder: Path | None, workspace: Workspace) -> Bundle:
     """Return the bundle in `folder`, which holds an export or an adapter.
 
     Args:
-        folder: None takes the export of this clone if there is one, else its adapter.
-        workspace: this clone. What an export holds is read from here if the folder holds only an adapter.
+        folder: None means the export of this clone if there is one, else its adapter.
+        workspace: this clone. If `folder` holds only an adapter, the rest of the bundle is read from here.
 
     Raises:
         InputError: the folder holds no adapter, or one of its files is missing or damaged.
@@ -130,7 +130,7 @@ def _open_adapter(folder: Path, workspace: Workspace) -> Bundle:
 
 
 def read_dataset_settings(workspace: Workspace) -> DatasetSettings:
-    """Read what preprocess wrote beside the splits.
+    """Read the settings that preprocess wrote to build/dataset/settings.json.
 
     Raises:
         InputError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""How good the replies are. Each question is scored once, by `score_replies`; every report is made from that table."""
+"""Score replies and report the scores. `score_replies` scores each question once; all reports use its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from falcon_job.qa.metric import AnswerScore, best_thresholds, confidence_interv
 
 Numbers = dict[str, object]
 INTERVAL_SEED = 0
-"""Seed of the bootstrap: fixed, so that equal replies have equal intervals whatever `train.seed` is."""
+"""Seed of the bootstrap: fixed, so that equal replies have equal intervals for every `train.seed`."""
 CURVE_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredReply:
-    """A reply to one question, with all that it can score.
+    """A reply to one question, with its scores.
 
     Attributes:
-        reply: the question and what the model says to it.
-        answer: score of the answer, an abstention included.
-        forced: score of the best answer, given even where the model abstains.
-        abstention: score of abstaining, whatever the model does.
+        reply: the question and the model's reply.
+        answer: score of the answer, which may be an abstention.
+        forced: score of the forced answer, which the model gives even if it abstains.
+        abstention: score of abstaining, even if the model did not abstain.
     """
 
     reply: Reply
@@ -45,10 +45,10 @@ def _score(reply: Reply) -> ScoredReply:
 
 
 def evaluation_report(scored: Sequence[ScoredReply]) -> Numbers:
-    """Return the content of eval.json: scores in percent, totals in questions.
+    """Return the content of eval.json: scores in percent, totals as numbers of questions.
 
-    `oracle` is what the official script gives for the forced answers with their probabilities of "no answer". It is an
-    upper bound, since its threshold is chosen on the very questions that it is scored on.
+    `oracle` holds the best scores that the official script finds for the forced answers and their no-answer
+    probabilities. They are an upper bound, because the threshold is chosen on the same questions that it is scored on.
     """
     answers = [row.answer for row in scored]
     return {
@@ -70,7 +70,7 @@ def _interval(scored: Sequence[ScoredReply], values: Sequence[float]) -> dict[st
 def threshold_curve(scored: Sequence[ScoredReply]) -> list[dict[str, float]]:
     """Return exact match and F1 at thresholds 0, 0.05, ..., 1.
 
-    At each of them, replies with a higher probability of "no answer" abstain and all others give their forced answer.
+    At each threshold, replies with a higher no-answer probability abstain, and all others give their forced answer.
     """
     return [_curve_point(scored, step / CURVE_STEPS) for step in range(CURVE_STEPS + 1)]
 
@@ -88,7 +88,7 @@ def answerability(scored: Sequence[ScoredReply]) -> list[dict[str, str]]:
 
 
 def samples(scored: Sequence[ScoredReply], count: int = 5) -> dict[str, list[dict[str, object]]]:
-    """Return the first `count` replies of each kind, to read: right, wrong, wrongly abstained."""
+    """Return the first `count` replies of each kind, as examples: right, wrong, wrongly abstained."""
     kinds: dict[str, list[dict[str, object]]] = {"right": [], "wrong": [], "wrongly_abstained": []}
     for row in scored:
         kind = kinds[_kind(row.answer)]

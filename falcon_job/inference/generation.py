@@ -1,4 +1,4 @@
-"""Greedy answers and the probability of "no answer", for many prompts at once."""
+"""Generate greedy answers and compute no-answer probabilities, for batches of prompts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -20,17 +20,17 @@ class Generator:
     """Answers prompts with one model, in left-padded batches of prompts of similar length."""
 
     def __init__(self, model: Model, encoder: PromptEncoder, max_new_tokens: int, tokens_per_batch: int) -> None:
-        """Set the model to evaluation mode and drop its own generation settings.
+        """Set the model to evaluation mode and clear its `generation_config`.
 
         Args:
             model: the language model.
-            encoder: tokenizes the no-answer phrase and reads generated tokens.
-            max_new_tokens: longest answer in tokens, end-of-text included.
-            tokens_per_batch: most tokens in a batch, padding and new tokens included; a longer prompt gets a batch of
-                its own.
+            encoder: tokenizes the no-answer phrase and decodes generated tokens.
+            max_new_tokens: maximum length of an answer in tokens, including end-of-text.
+            tokens_per_batch: maximum number of tokens in a batch, including padding and new tokens. A longer prompt
+                gets its own batch.
         """
         self._model = cast("Any", model.eval())  # torch types any attribute as Tensor | Module
-        # generate() would fill in settings that we leave out (sampling, penalties, stop lists) from the published ones.
+        # generate() takes settings that we do not pass (sampling, penalties, stop lists) from this config, so clear it
         self._model.generation_config = GenerationConfig()
         self._encoder = encoder
         self._max_new_tokens = max_new_tokens
@@ -40,13 +40,13 @@ class Generator:
     def answers(self, prompts: Sequence[Sequence[int]], *, forced: bool = False) -> list[str]:
         """Return the greedy answer to each prompt; "" stands for the no-answer phrase.
 
-        Forced answers are generated with the first token of the phrase, and end-of-text, ruled out as first tokens.
-        A model may still spell the phrase another way ("Unanswerable", or letter by letter). Such answers are generated
-        once more, with every token ruled out that could begin the phrase.
+        A forced answer may not begin with the first token of the phrase or with end-of-text. A model may still spell
+        the phrase in another way ("Unanswerable", or letter by letter). Such answers are generated again, and may then
+        not begin with any token that could begin the phrase.
 
         Args:
             prompts: token ids up to where the answer begins.
-            forced: rule out the phrase and the empty answer, so that each answer is a guess.
+            forced: suppress the phrase and empty answers, so that the model has to answer each question.
         """
         if not forced:
             return self._greedy(prompts, None)
@@ -60,7 +60,7 @@ class Generator:
 
     @cached_property
     def _abstention_starts(self) -> list[int]:
-        """The tokens that an empty answer, or the no-answer phrase in any spelling, could begin with."""
+        """All tokens that could begin an empty answer or any spelling of the no-answer phrase."""
         template = self._encoder.template
         starts = []
         for token in range(self._model.get_input_embeddings().weight.shape[0]):
@@ -99,7 +99,7 @@ class Generator:
         """Return P(continuation | prompt) for each prompt of one batch."""
         inputs = self._pad([[*prompt, *continuation] for prompt in prompts])
         positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        kept = len(continuation) + 1  # the last one predicts what follows the continuation
+        kept = len(continuation) + 1  # the last logits predict what follows the continuation
         logits = self._model(**inputs, position_ids=positions, logits_to_keep=kept, use_cache=False).logits
         log_probabilities = logits[:, :-1].float().log_softmax(-1)
         tokens = torch.tensor(continuation, device=self._device).expand(len(prompts), -1)
@@ -112,7 +112,10 @@ class Generator:
     def _in_batches(
         self, prompts: Sequence[Sequence[int]], new_tokens: int, work: Callable[[Sequence[Sequence[int]]], list[T]]
     ) -> list[T]:
-        """Return the results of `work`, in the order of the prompts, each of which grows by at most `new_tokens`."""
+        """Call `work` on batches of prompts, and return its results in the order of the prompts.
+
+        `work` may add at most `new_tokens` tokens to each prompt.
+        """
         results: dict[int, T] = {}
         for indices in _batches([len(prompt) + new_tokens for prompt in prompts], self._tokens_per_batch):
             results.update(zip(indices, work([prompts[i] for i in indices]), strict=True))
@@ -131,9 +134,10 @@ class Generator:
 
 
 def _batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Yield the indices of the rows of each batch, longest rows first.
+    """Yield the indices of the rows in each batch, longest rows first.
 
-    A batch takes rows as long as their number times the longest of them stays within `tokens_per_batch`.
+    A batch with padding (number of rows times the longest row) has at most `tokens_per_batch` tokens, unless it is a
+    single row.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

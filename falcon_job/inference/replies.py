@@ -10,16 +10,15 @@ from falcon_job.tokens.dataset import EncodedPassage, EncodedQuestion
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model says to a question.
+    """The model's reply to a question.
 
-    The reply comes from the chosen window: of all windows of the passage, the one in which the model gives the lowest
-    probability to the no-answer phrase.
+    It comes from the chosen window: the window of the passage for which the model gives the lowest probability to the
+    no-answer phrase.
 
     Attributes:
         question: the question, with its gold answers.
-        answer: the decision; "" abstains.
-        forced: the best answer when abstaining is ruled out; "" only if extraction finds none of its words in the
-            window.
+        answer: the answer; "" if the model abstains.
+        forced: the answer if the model must not abstain; "" only if extraction finds no word of it in the window.
         no_answer_probability: P(no-answer phrase) in the chosen window, 0 to 1.
         passage: number of the passage in its split.
         context: text of the chosen window; None in closed book.
@@ -46,12 +45,12 @@ class _Prompt:
 
 
 def reply_to(windows: Iterable[EncodedPassage], generator: Generator, *, extractive: bool) -> list[Reply]:
-    """Answer all questions of `windows`, in the order in which each first appears.
+    """Answer all questions of `windows`, in order of first appearance.
 
     Args:
-        windows: passages, or windows of them; a question that stands in several gets one reply.
-        generator: the model.
-        extractive: replace an answer that does not stand in the window by the nearest piece of the window, and by ""
+        windows: passages or their windows. A question that is in several windows gets one reply.
+        generator: generates the answers.
+        extractive: replace an answer that does not occur in the window with the nearest span of the window, or with ""
             if they share no word.
     """
     chosen = _choose_windows(windows, generator)
@@ -65,7 +64,7 @@ def reply_to(windows: Iterable[EncodedPassage], generator: Generator, *, extract
 
 
 def _choose_windows(windows: Iterable[EncodedPassage], generator: Generator) -> list[tuple[_Prompt, float]]:
-    """Return for each question the prompt with the lowest no-answer probability, and that probability."""
+    """Return, for each question, the prompt with the lowest no-answer probability, and this probability."""
     prompts = [_Prompt(window, question) for window in windows for question in window.questions]
     probabilities = generator.no_answer_probabilities([prompt.tokens for prompt in prompts])
     chosen: dict[str, tuple[_Prompt, float]] = {}

@@ -1,4 +1,4 @@
-"""Ask a model all questions of dev, score its replies and write the official files: for baseline and evaluate."""
+"""Answer the questions of dev, score the replies and write the official files, for the stages baseline and evaluate."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ AUTO_TOKENS_PER_BATCH = 8192
 def score_dev(
     model: Model, tokenizer_folder: Path, params: Params, machine: Machine, workspace: Workspace
 ) -> tuple[list[ScoredReply], Numbers]:
-    """Answer dev, and return the scored replies with the content of eval.json."""
+    """Answer the questions of dev; return the scored replies and the content of eval.json."""
     started = time.perf_counter()
     split = Split(workspace.dataset / "dev.arrow")
     rows = _rows_to_ask(split, params.evaluate.limit)
@@ -37,7 +37,7 @@ def score_dev(
 
 
 def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
-    """Return the rows of the passages that `limit` keeps, each passage with all its windows."""
+    """Return the rows of all windows of the passages that `limit` keeps."""
     question_counts = dict(zip(split.passages.tolist(), split.branch_counts.tolist(), strict=True))
     passages = list(question_counts)
     kept = {passages[i] for i in spread(list(question_counts.values()), limit)}
@@ -45,7 +45,7 @@ def _rows_to_ask(split: Split, limit: int | None) -> list[int]:
 
 
 def make_generator(model: Model, encoder: PromptEncoder, params: Params, machine: Machine) -> Generator:
-    """Return a generator with the longest answer of `params` and the batch size of this machine."""
+    """Return a generator with the answer length from `params` and the batch size for this machine."""
     wanted = machine.tokens_per_pack
     tokens_per_batch = AUTO_TOKENS_PER_BATCH if wanted == "auto" else wanted
     return Generator(model, encoder, params.evaluate.max_new_tokens, tokens_per_batch)

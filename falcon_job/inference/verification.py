@@ -1,4 +1,4 @@
-"""Check, on the tokens of real questions, that an export or a merged model answers as the trained adapter does."""
+"""Check on real questions that an export or a merged model predicts the same answers as the trained adapter."""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _EXPORT_AGAIN = "run `falcon-job run export` again, and check the disk if the er
 
 
 def sample_passages(workspace: Workspace, questions: int) -> list[EncodedPassage]:
-    """Return the first passages of validation (of train if validation is empty) that hold `questions` questions."""
+    """Return the first passages of validation (train if that is empty) with at least `questions` questions in all."""
     split = Split(workspace.dataset / "validation.arrow")
     split = split if len(split) else Split(workspace.dataset / "train.arrow")
     passages: list[EncodedPassage] = []
@@ -35,19 +35,19 @@ def sample_passages(workspace: Workspace, questions: int) -> list[EncodedPassage
 
 
 def verify_bundle(folder: Path, adapter: Path, base: PreTrainedModel, passages: Sequence[EncodedPassage]) -> float:
-    """Check that the files in `folder` give the tokens and the logits of training.
+    """Check that the files in `folder` give the same tokens and logits as in training.
 
     Args:
         folder: the exported bundle.
         adapter: the folder of the trained adapter.
-        base: the base model of both; it has no adapter, and has none afterwards.
-        passages: their questions, and the answers to learn, are what is compared.
+        base: the base model of both. It must not have an adapter, and has none afterwards.
+        passages: the tokens and logits of their questions and answers are compared.
 
     Returns:
-        The largest difference between the logits of the exported and of the trained adapter, which is 0.
+        The largest difference between the logits of both adapters. It is 0, or `JobError` is raised.
 
     Raises:
-        JobError: there is a difference, or the exported tokenizer and prompt give other tokens than those trained on.
+        JobError: the logits differ, or the exported tokenizer and prompt give other tokens than preprocess did.
     """
     _check_tokens(folder, passages)
     trained = _logits_with_adapter(base, adapter, passages)
@@ -56,7 +56,7 @@ def verify_bundle(folder: Path, adapter: Path, base: PreTrainedModel, passages: 
     except InputError as error:
         raise JobError(f"The exported adapter cannot be loaded ({error})", fix=_EXPORT_AGAIN) from error
     difference = float((trained - exported).abs().max())
-    if not difference <= 0:  # nan is a difference too
+    if not difference <= 0:  # NaN counts as a difference
         raise JobError(
             f"The exported adapter's logits differ from the trained one's by up to {difference:.1e}", fix=_EXPORT_AGAIN
         )
@@ -72,12 +72,12 @@ def _check_tokens(folder: Path, passages: Sequence[EncodedPassage]) -> None:
             if (prefix_ids, prompt_ids) != (passage.prefix_ids, question.prompt_ids):
                 raise JobError(
                     f"The exported tokenizer and prompt give other tokens than preprocess for question {question.id!r}",
-                    fix="run `falcon-job run`, which repeats the stages that a changed tokenizer or prompt makes stale",
+                    fix="run `falcon-job run`, which reruns the stages that depend on the tokenizer or prompt",
                 )
 
 
 def _logits_with_adapter(base: PreTrainedModel, adapter: Path, passages: Sequence[EncodedPassage]) -> Tensor:
-    """Put an adapter on the base, compute `answer_logits`, and take the adapter off again."""
+    """Load an adapter into the base, compute `answer_logits`, and unload the adapter."""
     model = load_adapter(base, adapter)
     try:
         return answer_logits(model, passages)
@@ -112,15 +112,23 @@ def write_merged_model(
     passages: Sequence[EncodedPassage],
     device: torch.device,
 ) -> float:
-    """Merge adapter and base into one model in the folder `target`, and check it by loading it again.
+    """Merge the adapter into the base, save the merged model in the folder `target`, and check it by loading it again.
 
-    The base is loaded in its own type; of a quantized run (fp8, nf4), in bf16.
+    The merged model has the precision of the run, or bf16 if the run was quantized (fp8, nf4).
+
+    Args:
+        base_folder: the base model.
+        adapter: the folder of the trained adapter.
+        target: the folder to write.
+        precision: of the run that trained the adapter.
+        passages: the log probabilities of their answers are compared.
+        device: where to run the models.
 
     Returns:
-        The drift: how much the log probability of an answer token changes, in the mean of absolute values.
+        The drift: the mean absolute change in the log probability of an answer token.
 
     Raises:
-        JobError: the drift is larger than rounding explains. Then nothing is left in `target`.
+        JobError: the drift is larger than rounding explains. Then `target` is not written.
     """
     unquantized: Precision = "bf16" if PRECISIONS[precision].quantized else precision
     adapted = load_adapter(load_base(base_folder, precision, device), adapter)
@@ -128,7 +136,7 @@ def write_merged_model(
     del adapted
     with new_folder(target) as folder:
         _save_merged(base_folder, adapter, folder, unquantized, device)
-        gc.collect()  # one model at a time in memory
+        gc.collect()  # keep only one model in memory
         after = _answer_log_probabilities(load_base(folder, unquantized, device), passages)
         drift = float((after - before).abs().mean())
         _check_drift(drift, PRECISIONS[precision].merge_drift)
@@ -138,20 +146,20 @@ def write_merged_model(
 def _save_merged(base_folder: Path, adapter: Path, folder: Path, precision: Precision, device: torch.device) -> None:
     merged = load_adapter(load_base(base_folder, precision, device), adapter).merge_and_unload()
     tokenizer = load_tokenizer(base_folder)
-    # A plain generate() then answers as was measured, whatever settings the base was published with.
+    # A plain generate() then answers as evaluated, without the generation settings that the base was published with.
     merged.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     merged.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors writes 0600
+        file.chmod(0o644)  # safetensors writes mode 0600
 
 
 def _check_drift(drift: float, largest: float) -> None:
-    if not drift <= largest:  # nan is a drift too
+    if not drift <= largest:  # NaN counts as a drift
         raise JobError(
-            f"The merged model answers differently: log probabilities of answers change by {drift:.1e} in the mean, "
-            f"and rounding explains {largest:.0e}",
+            f"The merged model answers differently (log probabilities of answers change by {drift:.1e} on average; "
+            f"rounding explains at most {largest:.0e})",
             fix="set export.merge to false and use the adapter",
         )

@@ -1,1 +1,1 @@
-"""The language model: its weights, precision, attention and adapter, and how this machine trains it."""
+"""The language model: weights, precision, attention and adapter, and the settings to train it on this machine."""

@@ -1,4 +1,4 @@
-"""The LoRA adapter: added to a base model, saved so that equal training gives equal files, and loaded again."""
+"""Add, save and load the LoRA adapter. Equal training runs save equal files."""
 
 from pathlib import Path
 
@@ -19,25 +19,25 @@ from falcon_job.params import LoraParams, ModelParams
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 OBTAIN_AGAIN = "run `falcon-job run train`, or copy the adapter again"
-OBTAIN_OTHER = "run `falcon-job run train`, or name the adapter of this model"
+OBTAIN_OTHER = "run `falcon-job run train`, or choose an adapter that was trained on this model"
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftModel:
-    """Add a fresh float32 adapter to a frozen model. The seed is set first, and so decides the initial weights.
+    """Add a fresh float32 adapter to a frozen model. `seed` seeds all random generators and so the initial weights.
 
     Raises:
-        InputError: a name in `lora.target_modules` is not a linear layer of the model, or DoRA meets float8 weights.
+        InputError: a name in `lora.target_modules` is not a linear layer of the model, or DoRA is used with fp8.
     """
     linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     if unknown := sorted(set(lora.target_modules) - linear):
         raise InputError(
-            f"names {', '.join(unknown)}, which the model does not have as linear layers",
+            f"names {', '.join(unknown)}, but the model has no such linear layers",
             place="lora.target_modules",
             fix=f"choose from {', '.join(sorted(linear))}",
         )
     if lora.use_dora and any(isinstance(module, Float8Linear) for module in model.modules()):
         raise InputError(
-            "does not work on float8 weights",
+            "does not work with float8 weights",
             place="lora.use_dora",
             fix="set it to false, or set model.precision to bf16 or nf4",
         )
@@ -56,18 +56,19 @@ def add_adapter(model: PreTrainedModel, lora: LoraParams, seed: int) -> PeftMode
 
 
 class InputDtypeLinear(torch.nn.Linear):
-    """A linear layer with a float32 weight, whose gradients are float32 too, that multiplies in the type of its input.
+    """A linear layer that multiplies in the dtype of its input. Its weight and the weight's gradient are float32.
 
-    Autocast would do the same, but also make the base's norms return float32 and so change what 4-bit layers return.
+    Autocast would do the same. But it would also make the norms of the base return float32, which changes the outputs
+    of 4-bit layers.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product in the type of the input: [..., out_features] for [..., in_features]."""
+        """Return the product in the dtype of the input: [..., out_features] for [..., in_features]."""
         return functional.linear(input, self.weight.to(input.dtype))
 
 
 def _multiply_in_base_dtype(model: PeftModel) -> PeftModel:
-    """Let the adapter multiply in the type of the base. DoRA needs norms of its weights and stays in float32."""
+    """Make the adapter multiply in the dtype of the base. DoRA computes norms of its weights and stays in float32."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and not model.peft_config["default"].use_dora:
             layer.cast_input_dtype_enabled = False
@@ -86,26 +87,26 @@ def save_adapter(model: PeftModel, folder: Path, base: ModelParams) -> None:
     config.revision = base.revision
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card; export writes a real one
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which DVC and the export would hand on
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes mode 0600, which DVC and the export would copy
     path = folder / CONFIG
     content = read_json(path)
-    # peft writes a set: the order of two or more names would differ between equal runs
+    # peft writes a set, so the order of names would differ between equal runs
     content["target_modules"] = sorted(content["target_modules"])
     write_json(path, content, sort_keys=True)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base model, frozen, in evaluation mode.
+    """Load a saved adapter into a base model and return it frozen, in evaluation mode.
 
     Raises:
         InputError: the folder lacks a file of the adapter, a file is damaged, or the adapter is for another model.
     """
-    for name in (CONFIG, WEIGHTS):  # peft would look for a missing one on the Hub, or read a pickle
+    for name in (CONFIG, WEIGHTS):  # peft would look for a missing file on the Hub, or load a pickle
         if not (folder / name).is_file():
             raise InputError(f"has no {name}", place=folder, fix=OBTAIN_AGAIN)
     config, saved = _read_config(folder / CONFIG), _read_shapes(folder / WEIGHTS)
     try:
-        # peft leaves weights that do not match as they were initialized, and says nothing: they are compared below
+        # peft silently ignores weights that do not match, so all shapes are compared below
         adapted = PeftModel.from_pretrained(model, str(folder), config=config, ignore_mismatched_sizes=True)
     except ValueError as error:
         raise InputError(
@@ -116,8 +117,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if other := sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name)):
         first = other[0]
         raise InputError(
-            f"is an adapter for another model ({len(other)} weights differ, such as {first}: "
-            f"{saved.get(first, 'missing')}, not {expected.get(first, 'wanted')})",
+            f"is an adapter for another model (mismatched weights: {len(other)}, such as {first}: "
+            f"found {saved.get(first, 'none')}, expected {expected.get(first, 'none')})",
             place=folder,
             fix=OBTAIN_OTHER,
         )
@@ -127,15 +128,17 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 def _read_config(path: Path) -> LoraConfig:
     try:
         config = PeftConfig.from_pretrained(str(path.parent))
-    except (KeyError, TypeError, ValueError) as error:  # JSON, or a value in it, that peft does not understand
-        raise InputError(f"is damaged, or not peft's ({first_line(error)})", place=path, fix=OBTAIN_AGAIN) from error
+    except (KeyError, TypeError, ValueError) as error:  # broken JSON, or a value that peft does not accept
+        raise InputError(
+            f"is damaged, or was not written by peft ({first_line(error)})", place=path, fix=OBTAIN_AGAIN
+        ) from error
     if not isinstance(config, LoraConfig):
         raise InputError("does not describe a LoRA adapter", place=path, fix=OBTAIN_AGAIN)
     return config
 
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shape of each weight in a safetensors file; only its header is read."""
+    """Return the shape of each weight in a safetensors file, reading only its header."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

@@ -1,18 +1,18 @@
-"""Attention for packs: one function for all model families, on a fused kernel.
+"""Attention for packs: one function for all model families, with fused kernels.
 
-A kernel is fused when it never writes the scores of all pairs of tokens to memory. Which one runs follows from what a
-model is called with as `attention_mask`:
+A fused kernel never writes the scores of all pairs of tokens to memory. The `attention_mask` that a model is called
+with selects the kernel:
 
-    model(ids, attention_mask=block_mask(...))    FlexAttention, which skips the empty blocks of the mask
-    model(ids, attention_mask=dense_mask(...))    scaled_dot_product_attention (sdpa)
-    model(ids)                                    sdpa, causal
+    model(ids, attention_mask=mask.block_mask())           FlexAttention, which skips the empty blocks of the mask
+    model(ids, attention_mask=dense_mask(visible_until))   scaled_dot_product_attention (sdpa)
+    model(ids)                                             sdpa, causal
 
-On a CPU sdpa runs once for each tree of a pack: with the mask of the whole pack it would compute every pair of tokens,
-and most of these belong to different trees.
+On a CPU, sdpa runs once for each tree of a pack. With the mask of the whole pack, it would compute all pairs of tokens,
+and most pairs are of tokens in different trees.
 
-The function is registered with transformers as the implementation `IMPLEMENTATION`. Models on transformers' attention
-interface (Llama, Qwen, Falcon3, SmolLM2, ...) take it by that name; Falcon is not on it and is patched in
-`model.compat`.
+The function is registered with transformers under the name `IMPLEMENTATION`. Models that use transformers' attention
+interface (Llama, Qwen, Falcon3, SmolLM2, ...) find it by that name. Falcon does not use this interface and is patched
+in `model.compat`.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ from falcon_job.machine import Machine
 IMPLEMENTATION = "falcon_job"
 Kernel = Literal["flex", "sdpa"]
 SMALLEST_HEAD = 16
-"""Dimensions of a head that FlexAttention's kernels need at least."""
+"""The smallest head dimension that FlexAttention's kernels support."""
 TRITON_CAPABILITY = (7, 0)
-"""Compute capability of the oldest GPUs that Triton compiles for."""
+"""The lowest compute capability that Triton compiles for."""
 
 KERNEL_OPTIONS = {
     "fwd_BLOCK_M": 64,
@@ -50,18 +50,18 @@ KERNEL_OPTIONS = {
     "bwd_num_warps": 4,
     "bwd_num_stages": 2,
 }
-"""Tile sizes for a pack, in whose mask most rows are short: the fastest of 40 on an H200, for heads of `MEASURED_HEAD`
-dimensions in 16 bits. FlexAttention's own are for long dense rows."""
+"""Tile sizes for packs, in which most tokens attend to few others: the fastest of 40 choices on an H200, for 16-bit
+heads of dimension `MEASURED_HEAD`. FlexAttention's defaults are for long, dense rows."""
 MEASURED_HEAD = 64
 
 
 def choose_implementation(config: PretrainedConfig) -> str:
-    """Return the attention implementation to load a causal language model with.
+    """Return the `attn_implementation` to load a causal language model with.
 
-    It is ours for Falcon and for models on transformers' attention interface, else sdpa.
+    It is ours for Falcon and for models that use transformers' attention interface, else sdpa.
     """
     model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    # models that attend by more than a mask (Gemma-2's soft cap, GPT-OSS's sinks) do not support sdpa
+    # models whose attention needs more than a mask (Gemma-2's soft cap, GPT-OSS's sinks) do not support sdpa
     on_interface = model.is_backend_compatible() and model._supports_sdpa
     return IMPLEMENTATION if config.model_type == "falcon" or on_interface else "sdpa"
 
@@ -76,8 +76,8 @@ def choose_kernel(device: torch.device, config: PretrainedConfig, machine: Machi
     usable = takes_block_mask and _compiles_kernels(device)
     if machine.attention == "flex" and not usable:
         raise MachineError(
-            "needs a GPU of compute capability 7.0 or more, Triton, and a model on transformers' attention interface "
-            f"whose heads have at least {SMALLEST_HEAD} dimensions",
+            "needs a GPU of compute capability 7.0 or higher, Triton, and a model that is a Falcon or uses "
+            f"transformers' attention interface, with a head dimension of at least {SMALLEST_HEAD}",
             place="FALCON_JOB_ATTENTION=flex",
             fix="unset it, or set it to sdpa",
         )
@@ -91,7 +91,7 @@ def _compiles_kernels(device: torch.device) -> bool:
 
 
 def _head_size(config: PretrainedConfig) -> int:
-    """Return the dimensions of an attention head; 0 if the configuration does not say."""
+    """Return the head dimension, or 0 if the configuration does not say."""
     text = config.get_text_config()
     hidden, heads = getattr(text, "hidden_size", 0), getattr(text, "num_attention_heads", 0)
     return getattr(text, "head_dim", None) or (hidden // heads if heads else 0)
@@ -107,19 +107,19 @@ def fused_attention(
     position_ids: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend on a fused kernel; the arguments are those of transformers' attention interface.
+    """Compute attention with a fused kernel. The arguments are those of transformers' attention interface.
 
     Args:
         module: the attention layer; not used.
         query: [B, H, L, D].
-        key: [B, G, S, D], where G divides H: each key head serves H / G query heads that are next to each other.
-        value: as key.
+        key: [B, G, S, D], where G divides H. Each key head serves H / G adjacent query heads.
+        value: shaped like `key`.
         attention_mask: a BlockMask; or bool [B, 1, L, S], True where the query may attend; or None: causal.
-        scaling: factor of the scores; None means 1 / sqrt(D).
-        position_ids: [B, L]; a tree begins wherever they are 0, and sees nothing before it.
+        scaling: factor that multiplies the scores; None means 1 / sqrt(D).
+        position_ids: [B, L]. A tree begins at each position 0, and attends to nothing before it.
 
     Returns:
-        [B, L, H, D], and None in place of the scores.
+        The outputs, [B, L, H, D], and None in place of the attention weights.
     """
     # fused kernels need as many key heads as query heads; expanding a single one makes a view, not a copy
     key, value = _expand(key, query.shape[1]), _expand(value, query.shape[1])
@@ -143,10 +143,10 @@ def fused_attention(
 
 
 def _tree_lengths(query: Tensor, key: Tensor, position_ids: Tensor | None) -> list[int]:
-    """Return the tokens of each tree in a pack: [3, 2] for positions [0, 1, 2, 0, 1].
+    """Return the number of tokens in each tree of a pack: [3, 2] for positions [0, 1, 2, 0, 1].
 
-    Empty where trees are not told apart: without positions, with several rows or a cache, and on a GPU or in a compiled
-    layer, which would have to wait for the positions.
+    The list is empty if trees are not computed separately: without positions, with several rows, with a cache, on a GPU
+    or in a compiled layer. The last two would have to wait for the values of the positions.
     """
     if position_ids is None or len(query) > 1 or query.shape[2] != key.shape[2]:
         return []
@@ -160,7 +160,7 @@ def _tree_lengths(query: Tensor, key: Tensor, position_ids: Tensor | None) -> li
 def _attend_by_tree(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, lengths: list[int]
 ) -> Tensor:
-    """Attend within each tree of a pack by itself; [1, H, L, D]."""
+    """Compute attention separately for each tree of a pack; return [1, H, L, D]."""
     trees = zip(*(heads.split(lengths, dim=2) for heads in (query, key, value)), strict=True)
     ends = accumulate(lengths)
     outputs = [
@@ -174,42 +174,42 @@ def _attend_by_tree(
 
 @cache
 def _compiled_flex_attention() -> Callable[..., Any]:
-    """Return FlexAttention, compiled; not when this module is imported, since loading the compiler takes a second."""
+    """Return compiled FlexAttention. It is not compiled at import, because loading the compiler takes a second."""
     return torch.compile(flex_attention, dynamic=False)
 
 
 def _kernel_options(query: Tensor) -> dict[str, int] | None:
-    """Return our tile sizes for heads like those they were measured on, else None: FlexAttention's own."""
+    """Return our tile sizes for the heads that they were measured with, else None, for FlexAttention's defaults."""
     measured = query.shape[-1] == MEASURED_HEAD and query.element_size() == 2
     return KERNEL_OPTIONS if measured else None
 
 
 def check_window(config: PretrainedConfig, longest: int) -> None:
-    """Refuse a model with sliding-window attention that is shorter than the longest sequence.
+    """Refuse a model whose sliding attention window is shorter than the longest sequence.
 
-    The mask of a pack replaces the model's own, so that a token would see more than the model was trained to see.
+    The mask of a pack replaces the model's own mask, so tokens would attend further back than in pretraining.
 
     Args:
         config: of the model.
-        longest: tokens of the longest sequence.
+        longest: length of the longest sequence in tokens.
 
     Raises:
-        InputError: its window is shorter.
+        InputError: the window is shorter than `longest`.
     """
     text = config.get_text_config()
     window = getattr(text, "sliding_window", None)
     layers = getattr(text, "layer_types", None) or ["sliding_attention"]
     if window and window < longest and any("sliding" in layer for layer in layers):
         raise InputError(
-            f"attends over a sliding window of {window} tokens, less than preprocess.max_tokens={longest}, and packs "
-            "would ignore the window",
+            f"names a model with a sliding window of {window} tokens, less than preprocess.max_tokens={longest}, and "
+            "packs would ignore the window",
             place="model.source",
             fix=f"set preprocess.max_tokens to at most {window}",
         )
 
 
 def _expand(heads: Tensor, number: int) -> Tensor:
-    """Return [B, G, S, D] as [B, number, S, D], each head repeated."""
+    """Repeat each head: [B, G, S, D] becomes [B, number, S, D]."""
     batch, groups, length, size = heads.shape
     if groups == number:
         return heads

@@ -1,4 +1,4 @@
-"""All patches of libraries, each with the versions that need it. A canary test fails once one is not needed any more.
+"""All patches of libraries, each with the versions that need it. A canary test fails when one is no longer needed.
 
 Patches:
 
@@ -7,10 +7,10 @@ Patches:
 - `keep_4bit_weights`, for 4-bit weights on some CPUs
 - `multiply_float8`, on a private function of torch
 
-Other private or undocumented names of libraries that `model/` uses, for want of public ones:
+`model/` also uses these private or undocumented names of libraries, because there are no public ones:
 
-- `PreTrainedModel._supports_sdpa` (transformers) in `attention.choose_implementation`: the only sign that a model
-  attends by more than a mask
+- `PreTrainedModel._supports_sdpa` (transformers) in `attention.choose_implementation`: the only sign that the attention
+  of a model needs more than a mask
 - `LoraLayer.cast_input_dtype_enabled` (peft) in `adapter`: only a context manager for the forward pass is documented
 """
 
@@ -27,12 +27,12 @@ from falcon_job.model.attention import IMPLEMENTATION, fused_attention
 
 
 class FalconFusedAttention(modeling_falcon.FalconAttention):
-    """Falcon's attention on a fused kernel, with a dense or a block-sparse mask.
+    """Falcon's attention with a fused kernel and a dense or a block-sparse mask.
 
-    transformers up to 5.23 (at least) calls sdpa with 71 query heads and one key head. No fused kernel takes that, so
-    all scores are written to memory: 99.5 ms a layer for 8,192 tokens of Falcon-7B on an H200, instead of 1.36 ms with
-    the key head expanded. Falcon is not on transformers' attention interface either, so that no block-sparse mask
-    reaches it.
+    transformers up to 5.23 (at least) calls sdpa with 71 query heads and one key head. No fused kernel supports that,
+    so all scores are written to memory. With 8,192 tokens of Falcon-7B on an H200, this takes 99.5 ms per layer,
+    instead of 1.36 ms with the key head expanded. Falcon does not use transformers' attention interface either, so it
+    cannot get a block-sparse mask.
     """
 
     def forward(
@@ -47,7 +47,7 @@ class FalconFusedAttention(modeling_falcon.FalconAttention):
         position_embeddings: Any = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """Return the outputs for hidden states, both [B, L, hidden], and None in place of the scores."""
+        """Return the outputs for hidden states, both [B, L, hidden], and None in place of the attention weights."""
         batch, length, _hidden = hidden_states.shape
         # each group holds its query heads, one key head and one value head (7B has one group, 40B has eight)
         heads = self.query_key_value(hidden_states).view(batch, length, self.num_kv_heads, -1, self.head_dim)
@@ -65,11 +65,11 @@ modeling_falcon.FALCON_ATTENTION_CLASSES[IMPLEMENTATION] = FalconFusedAttention
 
 @contextmanager
 def quantizable_falcon() -> Iterator[None]:
-    """Let bitsandbytes quantize Falcon's linear layers, while a model is built within this context.
+    """Let bitsandbytes quantize the linear layers of a Falcon model that is built within this context.
 
-    transformers 5.5 to 5.23 (at least) quantizes only layers whose type is exactly `torch.nn.Linear`. Falcon's are of a
-    subclass that computes the same, so loading in 4 bits leaves all of them as they are, without an error. (4.57 to 5.3
-    quantized subclasses, too.)
+    transformers 5.5 to 5.23 (at least) quantizes only layers whose type is exactly `torch.nn.Linear`. Falcon's layers
+    are of a subclass that computes the same, so loading in 4 bits silently quantizes no layer. (4.57 to 5.3 quantized
+    subclasses, too.)
     """
     library: Any = modeling_falcon
     original = library.FalconLinear
@@ -83,9 +83,9 @@ def quantizable_falcon() -> Iterator[None]:
 def keep_4bit_weights(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights for a CPU's bfloat16 instructions at the first forward pass.
 
-    Repacking rounds the scales, and unpacking, which every `state_dict()` does (for a checkpoint, or another adapter),
-    does not restore them. So in bitsandbytes 0.50 (at least) the frozen base changes during a run. GPUs, and CPUs
-    without these instructions, never repack.
+    Repacking rounds the scales. Each `state_dict()`, as for a checkpoint or another adapter, unpacks the weights, but
+    does not restore the scales. So in bitsandbytes 0.50 (at least), the frozen base changes during a run. GPUs, and
+    CPUs without these instructions, never repack.
     """
     module: Any
     for module in model.modules():
@@ -96,17 +96,17 @@ def keep_4bit_weights(model: torch.nn.Module) -> None:
 def multiply_float8(
     rows: Tensor, columns: Tensor, row_scale: Tensor, column_scale: Tensor, *, fast_accumulation: bool = True
 ) -> Tensor:
-    """Multiply float8 matrices whose rows, or columns, have a scale each.
+    """Multiply two float8 matrices, with one scale per row of the first and one per column of the second.
 
-    The public `torch.nn.functional.scaled_mm` gives the same bits, but has no CPU kernel in torch 2.11. It takes this
-    one's place once torch 2.12 is required.
+    The public `torch.nn.functional.scaled_mm` gives the same bits, but has no CPU kernel in torch 2.11. It can replace
+    this function once torch 2.12 is required.
 
     Args:
-        rows: float8 [M, K], row by row in memory.
-        columns: float8 [K, N], column by column in memory; K and N are multiples of 16.
-        row_scale: float32 [M, 1]; or [1, 1], one scale for the whole matrix, if `column_scale` is, too.
-        column_scale: float32 [1, N], or [1, 1].
-        fast_accumulation: accumulate in the tensor cores, in less than float32 (Hopper GPUs).
+        rows: float8 [M, K], in row-major order.
+        columns: float8 [K, N], in column-major order; K and N must be multiples of 16.
+        row_scale: float32 [M, 1]; or [1, 1], for one scale per matrix, if `column_scale` is [1, 1], too.
+        column_scale: float32 [1, N] or [1, 1].
+        fast_accumulation: accumulate in the tensor cores with less than float32 precision (on Hopper GPUs).
 
     Returns:
         bfloat16 [M, N].

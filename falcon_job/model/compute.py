@@ -1,7 +1,7 @@
 """How training is computed on this machine: attention kernel, compilation, activation checkpointing, pack size.
 
-None of it changes results beyond rounding. Machine settings (FALCON_JOB_*) that are `auto` are resolved here, from the
-model and from the memory that is free.
+These settings change results only by rounding. Machine settings (FALCON_JOB_*) that are `auto` are resolved here, from
+the model and the free memory.
 """
 
 import logging
@@ -28,27 +28,27 @@ from falcon_job.params import Params
 Switch = Literal["on", "off"]
 
 FULL_PACK: dict[Kernel, int] = {"flex": 8192, "sdpa": 2048}
-"""Tokens that fill a GPU; fewer for sdpa, whose dense mask grows with their square."""
+"""Tokens in a full pack: enough to keep a GPU busy, but fewer for sdpa, whose dense mask grows quadratically."""
 DIVISORS = (1, 2, 4)
-"""A full pack is divided by these, in turn, where memory is short."""
+"""If memory is short, the length of a full pack is divided by these, in turn."""
 SAFE_SHARE = 0.9
-"""Share of the free memory that an estimate may fill."""
+"""The largest share of the free memory that training may need, by estimate."""
 MAX_COMPILED_VARIANTS = 64
-"""Most compiled variants of a layer or of FlexAttention: a few for each length of a pack (the first layer, the others,
-validation). Beyond that torch would go on uncompiled."""
+"""Limit on compiled variants of a layer or of FlexAttention. Each length of a pack needs a few: for the first layer,
+the other layers, and validation. Beyond the limit, torch would run uncompiled."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """What the machine settings of the same names are, or what `auto` was resolved to.
+    """The machine settings of the same names, with `auto` resolved.
 
     Attributes:
         attention: attention kernel.
         compile: whether decoder layers are compiled.
-        activation_checkpointing: whether activations are computed again in the backward pass.
-        tokens_per_pack: most tokens of a pack.
+        activation_checkpointing: whether activations are recomputed in the backward pass.
+        tokens_per_pack: maximum length of a pack in tokens.
     """
 
     attention: Kernel
@@ -57,7 +57,7 @@ class ComputeSettings:
     tokens_per_pack: int
 
     def packer(self) -> Packer:
-        """Return what makes packs for the attention kernel."""
+        """Return the packer for the attention kernel."""
         return (Packer.block_sparse if self.attention == "flex" else Packer.dense)(self.tokens_per_pack)
 
     def __str__(self) -> str:
@@ -68,12 +68,12 @@ class ComputeSettings:
 
 
 def load_for_training(weights: Path, params: Params, machine: Machine) -> tuple[PeftModel, ComputeSettings]:
-    """Load the base, add a fresh adapter, and choose how to train them on this machine.
+    """Load the base model, add a fresh adapter, and choose the settings to train them on this machine.
 
-    Whatever can be refused without the weights is refused before they are read.
+    All checks that do not need the weights run before the weights are loaded.
 
     Raises:
-        InputError: the model cannot be loaded, or packing cannot serve it.
+        InputError: the model cannot be loaded, or does not work with packing.
         MachineError: a setting does not fit this machine, or the model does not fit its memory.
     """
     config, longest = load_config(weights), params.preprocess.max_tokens
@@ -86,11 +86,11 @@ def load_for_training(weights: Path, params: Params, machine: Machine) -> tuple[
 
 
 def tokens_per_pack_choices(kernel: Kernel, longest: int, machine: Machine) -> list[int]:
-    """Return the numbers of tokens that a full pack may have, largest first: all that may be tried, or the one set.
+    """Return the values of `tokens_per_pack` to choose from, largest first; only one if the user has set it.
 
     Args:
-        kernel: attention kernel; FlexAttention's packs are of whole blocks.
-        longest: tokens of the longest sequence, which must fit into a pack.
+        kernel: attention kernel; FlexAttention needs whole blocks.
+        longest: length of the longest sequence in tokens; it must fit into a pack.
         machine: the machine settings.
 
     Raises:
@@ -116,22 +116,24 @@ def _up_to_whole_blocks(tokens: int) -> int:
 def choose_settings(
     model: PreTrainedModel, kernel: Kernel, choices: Sequence[int], machine: Machine
 ) -> ComputeSettings:
-    """Return the fastest way to train a model that fits the free memory of its device.
+    """Return the fastest settings with which training fits into the free memory of the model's device.
+
+    If none fit, log a warning and return those that need the least memory.
 
     Args:
         model: the loaded model with its adapter.
         kernel: attention kernel.
-        choices: tokens per pack, as `tokens_per_pack_choices` returns them.
+        choices: values of `tokens_per_pack`, as `tokens_per_pack_choices` returns them.
         machine: the machine settings.
 
     Raises:
-        MachineError: activation checkpointing is asked for, but the model does not support it.
+        MachineError: the user asked for activation checkpointing, but the model does not support it.
     """
-    if not decoder_layers(model):  # nothing to compile, nothing to estimate memory from
+    if not decoder_layers(model):  # nothing to compile, and nothing to estimate memory from
         return ComputeSettings(kernel, "off", "off", choices[-1])
     wanted = machine.compile
     compiled: Switch = wanted if wanted != "auto" else "on" if kernel == "flex" else "off"
-    # longer packs are taken to be faster than shorter ones, and both faster than computing activations again
+    # assumes that longer packs are faster than shorter ones, and both are faster than recomputing activations
     by_speed = [
         ComputeSettings(kernel, compiled, checkpointing, tokens)
         for checkpointing in _checkpointing_choices(model, machine)
@@ -141,8 +143,9 @@ def choose_settings(
     fitting = [settings for settings in by_speed if training_bytes(model, settings) <= budget]
     if not fitting:
         logger.warning(
-            "training takes about %.1f GB beside the weights and %.1f GB are free: if it runs out of memory, set "
-            "FALCON_JOB_TOKENS_PER_PACK lower, FALCON_JOB_ACTIVATION_CHECKPOINTING=on, or model.precision nf4",
+            "training needs about %.1f GB in addition to the weights, but only %.1f GB are free: if it runs out of "
+            "memory, lower FALCON_JOB_TOKENS_PER_PACK, or set FALCON_JOB_ACTIVATION_CHECKPOINTING=on, or set "
+            "model.precision to nf4",
             training_bytes(model, by_speed[-1]) / 1e9,
             max(0.0, budget) / 1e9,
         )
@@ -150,7 +153,7 @@ def choose_settings(
 
 
 def _checkpointing_choices(model: PreTrainedModel, machine: Machine) -> list[Switch]:
-    """Return what activation checkpointing may be, the faster first."""
+    """Return the values of `activation_checkpointing` to choose from, faster first."""
     wanted = machine.activation_checkpointing
     if wanted == "on" and not model.supports_gradient_checkpointing:
         raise MachineError(
@@ -164,7 +167,7 @@ def _checkpointing_choices(model: PreTrainedModel, machine: Machine) -> list[Swi
 
 
 def training_bytes(model: PreTrainedModel, settings: ComputeSettings) -> float:
-    """Estimate the bytes that a full pack takes beside the weights: see `memory.pack_bytes`."""
+    """Estimate the bytes that a full pack needs in addition to the weights: see `memory.pack_bytes`."""
     return pack_bytes(
         model,
         settings.tokens_per_pack,
@@ -174,14 +177,14 @@ def training_bytes(model: PreTrainedModel, settings: ComputeSettings) -> float:
 
 
 def prepare_layers(model: PreTrainedModel, settings: ComputeSettings) -> None:
-    """Set up the decoder layers of a base model, its adapter included: compilation and activation checkpointing."""
+    """Set up compilation and activation checkpointing for the decoder layers of a model, including its adapter."""
     torch.compiler.config.recompile_limit = MAX_COMPILED_VARIANTS
     if settings.activation_checkpointing == "on":
         # transformers 5.23 deprecates this name; the new one, activation_checkpointing_enable, is not in 5.17
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.config.use_cache = False
     if settings.compile == "on":
-        # torch 2.11 traces into a custom autograd function and compiles it without a gradient
+        # otherwise torch 2.11 traces into this custom autograd function and compiles it without a gradient
         torch.compiler.allow_in_graph(float8_product)
         for layer in decoder_layers(model):
-            layer.compile(dynamic=settings.attention == "sdpa")  # packs under sdpa may have any length
+            layer.compile(dynamic=settings.attention == "sdpa")  # with sdpa, packs may have any length

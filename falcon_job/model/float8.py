@@ -1,15 +1,15 @@
-"""Frozen linear layers that multiply in float8 (e4m3: 4 bits of exponent, 3 of fraction), each row with its own scale.
+"""Frozen linear layers that multiply in float8 (e4m3: 4 bits of exponent, 3 of mantissa), with one scale per row.
 
-A float8 number has only 256 values, up to 448, so each row is first divided by a scale that makes its largest number
-448. For example, the row
+A float8 number has only 256 values, up to 448. So each row is first divided by a scale that makes its largest absolute
+value 448. For example:
 
-    [0.02, -0.5, 3.5]   has scale 3.5 / 448 = 1/128
+    [0.02, -0.5, 3.5]   a row, whose scale is 3.5 / 448 = 1/128
     [2.56, -64, 448]    divided by the scale
     [2.5, -64, 448]     rounded to float8
 
-and a product of two such rows is multiplied by both scales. Every token of the input is a row, and every output of the
-layer is a row of its weight. So a token is rounded the same way whatever else is in its pack; one scale for the whole
-matrix would make it depend on the largest number of the pack. The format is that of Micikevicius et al. 2022
+The dot product of two such rows is multiplied by both scales. Each token of the input is a row, and each output of the
+layer is a row of its weight. So the rounding of a token does not depend on other tokens in its pack. With one scale for
+the whole matrix, it would depend on the largest number in the pack. The format is that of Micikevicius et al. 2022
 (arXiv 2209.05433), section 3. Sums are accumulated, and results returned, in wider types.
 """
 
@@ -27,7 +27,7 @@ from falcon_job.model.compat import multiply_float8
 
 FLOAT8 = torch.float8_e4m3fn
 MULTIPLE = 16
-"""The kernels need layers whose numbers of inputs and of outputs are multiples of this."""
+"""The kernels need `in_features` and `out_features` to be multiples of this."""
 
 
 def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Float8Product(torch.autograd.Function):
-    """The product x W^T of inputs with a frozen float8 weight, and the gradient of x, both multiplied in float8."""
+    """The product x W^T of inputs x with a frozen float8 weight W, and the gradient of x, both multiplied in float8."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -56,36 +56,36 @@ class Float8Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the inputs, [..., K], for that of the product, [..., N].
+        """Return the gradient of the inputs, [..., K], given the gradient g of the product, [..., N].
 
-        It is g W, summed over the rows of W, so that W's scales cannot be taken out of the sum. They are multiplied
-        into g before it is rounded.
+        It is g W, a sum over the rows of W, so the scales of these rows cannot be taken out of the sum. Instead, g is
+        multiplied by them before it is rounded.
         """
         (gradient,) = gradients
         weight, scale = ctx.saved_tensors
-        columns = weight.t().contiguous().t()  # the memory layout that the kernel takes
+        columns = weight.t().contiguous().t()  # the memory layout that the kernel needs
         ones = torch.ones(1, weight.shape[1], device=weight.device)
         scaled = gradient * scale.squeeze(-1)
         return _multiply(scaled, columns, ones).to(gradient.dtype), None, None
 
 
 def float8_product(inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Return x W^T, multiplied in float8; the gradient of x is, too.
+    """Return x W^T, multiplied in float8, as is the gradient of x in the backward pass.
 
     Args:
-        inputs: x, 16 bits, [..., K].
+        inputs: x, a 16-bit dtype, [..., K].
         weight: W, float8 [N, K], as `quantize_rows` returns it.
         scale: float32 [N, 1], one for each row of W.
 
     Returns:
-        [..., N], in the type of the inputs.
+        [..., N], in the dtype of the inputs.
     """
     product: Tensor = Float8Product.apply(inputs, weight, scale)
     return product
 
 
 def _multiply(inputs: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
-    """Round inputs [..., K] to float8 and multiply them with float8 columns [K, N], which have scales [1, N]."""
+    """Round inputs [..., K] to float8 and multiply them by float8 columns [K, N] with scales [1, N]."""
     rows, row_scale = quantize_rows(inputs.reshape(-1, inputs.shape[-1]))
     product = multiply_float8(rows, columns, row_scale, scale)
     return product.view(*inputs.shape[:-1], -1).to(inputs.dtype)
@@ -94,11 +94,11 @@ def _multiply(inputs: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
 class Float8Linear(nn.Linear):
     """A frozen linear layer that multiplies in float8.
 
-    Its weight is kept as bytes (uint8), since libraries that see a floating-point type cast it to another.
+    Its weight is stored as uint8, because libraries cast weights of a floating-point dtype to another dtype.
 
     Attributes:
         scale: float32 [out_features, 1], one for each row of the weight.
-        multiplies_in_float8: False within `products_in_input_dtype`.
+        multiplies_in_float8: whether products are in float8; False within `products_in_input_dtype`.
     """
 
     scale: Tensor
@@ -106,7 +106,7 @@ class Float8Linear(nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, device: torch.device) -> "Float8Linear":
-        """Return a linear layer with its weight rounded to float8, on a device."""
+        """Return a copy of a linear layer with its weight rounded to float8, on a device."""
         weight, scale = quantize_rows(linear.weight.detach().to(device))
         layer = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         layer.weight = nn.Parameter(weight.view(torch.uint8), requires_grad=False)
@@ -115,20 +115,20 @@ class Float8Linear(nn.Linear):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product in the type of the input: [..., out_features] for [..., in_features]."""
+        """Return the product in the dtype of the input: [..., out_features] for [..., in_features]."""
         if not self.multiplies_in_float8:
             weight = self.weight.view(FLOAT8).float() * self.scale
             return functional.linear(input, weight.to(input.dtype), self.bias)
         product = float8_product(input, self.weight.view(FLOAT8), self.scale)
-        # Falcon adds to it in place, which autograd forbids for a view that a custom function returns
+        # Falcon adds to the result in place, which autograd forbids for a view that a custom function returns
         return product.clone() if self.bias is None else product + self.bias
 
 
 @contextmanager
 def products_in_input_dtype(model: nn.Module) -> Iterator[None]:
-    """Let float8 layers multiply in the type of their input meanwhile; their weights stay rounded.
+    """Within this context, let float8 layers multiply in the dtype of their input. Their weights stay rounded.
 
-    For checks that look for differences smaller than what rounding inputs and gradients makes.
+    This is for checks that look for differences smaller than those from rounding inputs and gradients.
     """
     layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
     for layer in layers:
@@ -141,19 +141,19 @@ def products_in_input_dtype(model: nn.Module) -> Iterator[None]:
 
 
 def to_float8(model: nn.Module, head: nn.Module | None, device: torch.device) -> int:
-    """Replace all linear layers of a model, except its output head, by float8 layers on a device, one by one.
+    """Replace all linear layers of a model, except its output head, with float8 layers on a device, one by one.
 
     Returns:
         The number of layers replaced.
 
     Raises:
-        InputError: the inputs or outputs of a layer are not a multiple of 16. Nothing is replaced then.
+        InputError: the number of inputs or outputs of a layer is not a multiple of 16. Then no layer is replaced.
     """
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     for name, module in linear.items():
         if module.in_features % MULTIPLE or module.out_features % MULTIPLE:
             raise InputError(
-                f"needs layers whose inputs and outputs are multiples of {MULTIPLE}, but {name} has "
+                f"needs layers whose numbers of inputs and outputs are multiples of {MULTIPLE}, but {name} has "
                 f"{module.in_features} inputs and {module.out_features} outputs",
                 place="model.precision fp8",
                 fix="use bf16 or nf4",

@@ -1,4 +1,4 @@
-"""Load a frozen base model in a precision, and refuse what would be silently wrong."""
+"""Load a frozen base model in a precision, and refuse models that would silently give wrong results."""
 
 import json
 import logging
@@ -27,25 +27,25 @@ from falcon_job.params import Precision
 
 logger = logging.getLogger(__name__)
 
-COPY_AGAIN = "copy the model again, or name another model.source"
+COPY_AGAIN = "copy the model again, or set model.source to another model"
 
 
 def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTrainedModel:
     """Load a causal language model from local safetensors: frozen, in evaluation mode, with our attention.
 
-    Errors that are not about the model's files, such as CUDA's, are raised as they are.
+    Other errors, such as CUDA's, are not caught.
 
     Args:
-        folder: config.json and *.safetensors.
-        precision: how weights are held and multiplied. nf4 is bitsandbytes' double-quantized 4-bit type, fp8 is
+        folder: holds config.json and *.safetensors.
+        precision: how weights are stored and multiplied. nf4 is bitsandbytes' double-quantized 4-bit type, fp8 is
             `model.float8`.
-        device: where the model will be.
+        device: where to put the model.
 
     Raises:
-        InputError: the folder holds no causal language model that packing can serve, or its weights are damaged,
-            missing, or of other shapes than config.json says.
-        MachineError: the device does not support the precision, or the model does not fit its memory.
-        JobError: transformers left a layer unquantized that should have been.
+        InputError: the folder holds no causal language model that works with packing, or weights are damaged, missing
+            or of other shapes than config.json says.
+        MachineError: the device does not support the precision, or the model does not fit into its memory.
+        JobError: transformers did not quantize a layer that it should have quantized.
     """
     dtype = compute_dtype(precision, device)
     config = load_config(folder)
@@ -59,7 +59,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         return _freeze(torch.nn.Module.to(model, device))
     except torch.OutOfMemoryError as error:
         raise MachineError(
-            f"in {precision} does not fit the memory of {device} ({first_line(error)})",
+            f"in {precision} does not fit into the memory of {device} ({first_line(error)})",
             place=folder,
             fix="use model.precision nf4, a smaller model or a larger GPU",
         ) from error
@@ -72,10 +72,10 @@ def _freeze(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """Return the configuration of a causal language model that packing can serve.
+    """Return the configuration of a causal language model that works with packing.
 
     Raises:
-        InputError: transformers cannot read it, it is not of a causal language model, or the model has alibi attention.
+        InputError: transformers cannot read it, the model is not a causal language model, or it uses ALiBi.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -85,7 +85,7 @@ def load_config(folder: Path) -> PretrainedConfig:
         ) from None
     if getattr(config, "alibi", False):
         raise InputError(
-            "has alibi attention (Falcon-RW), which goes by distances between tokens that packing changes",
+            "holds a model with ALiBi (such as Falcon-RW), which uses distances between tokens that packing changes",
             place=folder,
             fix="use a rotary model such as Falcon-7B",
         )
@@ -93,7 +93,7 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise InputError(
             f"holds a {config.model_type} model, which is not a causal language model",
             place=folder,
-            fix="name another model.source",
+            fix="set model.source to another model",
         )
     return config
 
@@ -102,7 +102,7 @@ def _read_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype, **se
     """Return the model with its weights, on the CPU unless `settings` for transformers say otherwise.
 
     Raises:
-        InputError: weights are damaged, missing or of other shapes, or transformers cannot build this configuration.
+        InputError: weights are damaged, missing or of other shapes, or transformers cannot build a model from `config`.
     """
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -114,7 +114,7 @@ def _read_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype, **se
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below, with their shapes
+            ignore_mismatched_sizes=True,  # the error below names them, with their shapes
             **settings,
         )
     except SafetensorError as error:
@@ -123,7 +123,7 @@ def _read_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype, **se
         raise InputError(
             f"is damaged ({first_line(error)})", place=folder / "model.safetensors.index.json", fix=COPY_AGAIN
         ) from error
-    except OSError as error:  # no safetensors at all, or one that the index names is missing
+    except OSError as error:  # no safetensors file, or one that the index lists is missing
         raise InputError(
             f"has weights that cannot be read ({first_line(error)})", place=folder, fix=COPY_AGAIN
         ) from error
@@ -140,26 +140,28 @@ def _read_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype, **se
 
 
 def _check_all_found(folder: Path, found: dict[str, Any]) -> None:
-    """Refuse weights of other shapes and missing ones: transformers has put random numbers in their place."""
+    """Refuse weights of other shapes and missing weights: transformers has initialized these at random."""
     _check_shapes(folder, found["mismatched_keys"])
     if missing := sorted(found["missing_keys"]):
-        raise InputError(f"lacks {len(missing)} weights, such as {missing[0]}", place=folder, fix=COPY_AGAIN)
+        raise InputError(
+            f"lacks {len(missing)} of the model's weights, such as {missing[0]}", place=folder, fix=COPY_AGAIN
+        )
 
 
 def _check_shapes(folder: Path, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
-    """Refuse weights of other shapes, given as names, their shapes in the files and in the model."""
+    """Refuse weights of other shapes, each given as its name, its shape in the files and its shape in the model."""
     if weights := sorted(mismatched):
         name, saved, expected = weights[0]
         raise InputError(
-            f"has {len(weights)} weights of other shapes than its config.json says, such as {name}: {list(saved)}, "
-            f"not {list(expected)}",
+            f"has weights of other shapes than its config.json says ({len(weights)} in all, such as {name}: found "
+            f"{list(saved)}, expected {list(expected)})",
             place=folder,
             fix="copy config.json and the weights from the same model",
         )
 
 
 def _damaged_file(folder: Path) -> Path:
-    """Return the first safetensors file whose header does not match its content, else the folder."""
+    """Return the first safetensors file whose header does not match its content, or the folder if there is none."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt"):
@@ -170,7 +172,7 @@ def _damaged_file(folder: Path) -> Path:
 
 
 def _in_one_line(error: Exception) -> str:
-    """Return a message of several lines, whose first does not say what is wrong, as one."""
+    """Return an error's message as one line. The first line of a `StrictDataclassError` does not say what is wrong."""
     return first_line(error) if not isinstance(error, StrictDataclassError) else " ".join(str(error).split())
 
 
@@ -189,7 +191,7 @@ def _load_4bit(folder: Path, config: PretrainedConfig, dtype: torch.dtype, devic
         (f"{name}.weight", tuple(layer.weight.quant_state.shape), (layer.out_features, layer.in_features))
         for name, layer in layers.items()
     ]
-    # transformers does not compare the shapes of weights that it quantizes
+    # transformers does not check the shapes of weights that it quantizes
     _check_shapes(folder, (each for each in shapes if each[1] != each[2]))
     keep_4bit_weights(model)
     logger.info("nf4: %d linear layers hold 4-bit weights", len(layers))
@@ -197,10 +199,10 @@ def _load_4bit(folder: Path, config: PretrainedConfig, dtype: torch.dtype, devic
 
 
 def four_bit_layers(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the linear layers, all with 4-bit weights except for the output head, which is left out, by name.
+    """Return all linear layers except the output head, by name, after checking that their weights are 4-bit.
 
     Raises:
-        JobError: a linear layer was not quantized, even if the model says that it is loaded in 4 bits.
+        JobError: a linear layer was not quantized, even if the model claims to be loaded in 4 bits.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -209,8 +211,8 @@ def four_bit_layers(model: PreTrainedModel) -> dict[str, Any]:
     left = [name for name, module in linear.items() if not isinstance(module, Linear4bit)]
     if left or not linear:
         raise JobError(
-            f"left {len(left)} of {len(linear)} linear layers unquantized ({', '.join(left[:3]) or 'none found'}): the "
-            "installed transformers does not quantize this model",
+            f"left {len(left)} of {len(linear)} linear layers unquantized ({', '.join(left[:3]) or 'none found'}), "
+            "because the installed transformers does not quantize this model",
             place="model.precision nf4",
             fix="use bf16",
         )

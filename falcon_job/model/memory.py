@@ -1,4 +1,4 @@
-"""How much memory training takes: an estimate from the shapes of a model, and what is free on its device."""
+"""The memory that training needs, estimated from the shapes of a model, and the free memory of its device."""
 
 import math
 from typing import Any
@@ -13,24 +13,24 @@ BYTES_PER_LOGIT = 12
 BYTES_PER_TRAINED_WEIGHT = 12
 """The gradient and Adam's two states of one trained weight, in float32."""
 PREDICTING_SHARE = 1 / 6
-"""Share of a pack's tokens that predict an answer token; logits are computed for these alone (SQuAD: a seventh)."""
+"""The share of tokens in a pack that predict an answer token; only these have logits. On SQuAD it is a seventh."""
 UNCOMPILED = 1.8
-"""Memory for activations without compilation, relative to compiled layers: the most seen on tiny Llama, Qwen and
-Falcon models."""
+"""Activation memory without compilation, relative to compiled layers: the highest measured ratio on tiny Llama, Qwen
+and Falcon models."""
 WITH_DORA = 3.0
-"""The same for DoRA, which writes out whole weights."""
+"""The same ratio with DoRA, which materializes whole weights."""
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers of a model, first to last: what is compiled and checkpointed one by one.
+    """Return the decoder layers of a model, first to last. Each is compiled and checkpointed separately.
 
-    Empty for the few model families whose layers transformers does not mark.
+    The list is empty for the few model families whose layers transformers does not mark.
     """
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the bytes of a GPU's memory that this process may still take; infinity on a CPU."""
+    """Return the number of bytes that this process may still allocate on a GPU; infinity on a CPU."""
     if device.type != "cuda":
         return math.inf
     free, total = torch.cuda.mem_get_info(device)
@@ -40,26 +40,26 @@ def free_bytes(device: torch.device) -> float:
 
 
 def optimizer_bytes(model: nn.Module) -> int:
-    """Return the bytes that gradients and Adam's states of the trained weights take."""
+    """Return the bytes for the gradients and Adam states of the trained weights."""
     return BYTES_PER_TRAINED_WEIGHT * sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def pack_bytes(model: PreTrainedModel, tokens_per_pack: int, *, compiled: bool, checkpointed: bool) -> float:
-    """Estimate the bytes that the forward and backward pass of one pack take beside the weights.
+    """Estimate the bytes that the forward and backward pass of one pack need in addition to the weights.
 
-    A decoder layer keeps for the backward pass the outputs of its frozen linear layers, the inputs of those with an
-    adapter (twice with dropout), and its own input and output. With activation checkpointing only the input of each
-    layer is kept, and one layer at a time is computed again. The layer whose gradients are being computed takes three
-    times what it keeps. On Falcon-7B the estimate is about a fifth too high.
+    A decoder layer saves these tensors for the backward pass: the outputs of its frozen linear layers, the inputs of
+    linear layers with an adapter (twice with dropout), and its own input and output. With activation checkpointing,
+    each layer saves only its input, and one layer at a time is recomputed. The layer whose gradients are being computed
+    needs three times what it saves. On Falcon-7B, the estimate is about a fifth too high.
 
-    The experts of a mixture-of-experts model are not counted where they are not `nn.Linear`: transformers holds those
-    of one layer as a single parameter, which says nothing about how many of them a token passes.
+    The experts of a mixture-of-experts model count only if they are `nn.Linear`. Otherwise transformers holds the
+    experts of a layer as a single parameter, which does not tell how many experts process each token.
 
     Args:
-        model: with its adapter; it has at least one decoder layer.
-        tokens_per_pack: length of a full pack.
+        model: with its adapter; it must have a decoder layer.
+        tokens_per_pack: length of a full pack in tokens.
         compiled: whether the decoder layers are compiled.
-        checkpointed: whether their activations are computed again in the backward pass.
+        checkpointed: whether their activations are recomputed in the backward pass.
     """
     layers = decoder_layers(model)
     modules = [module for layer in layers for module in layer.modules()]

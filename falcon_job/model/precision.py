@@ -1,7 +1,7 @@
 """The table of precisions, one row each, and the device and data type that a model computes in.
 
-`model.precision` says how the frozen base is held in memory and how it is multiplied. Whatever else in this project
-depends on the precision (tolerances of checks, what a GPU must be able to do) is a column of `PRECISIONS`.
+`model.precision` says how the frozen base is stored and multiplied. Everything else that depends on the precision
+(tolerances of checks, the required compute capability) is a column of `PRECISIONS`.
 """
 
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ FLOAT8_CAPABILITY: Capability = (8, 9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionSpec:
-    """What sets one precision apart from the others.
+    """A row of the table of precisions.
 
     Attributes:
-        dtype: type of the activations, and of the weights that are not quantized.
-        quantized: whether weights are rounded further than to `dtype`, so that they are not those of the checkpoint.
-        least_capability: compute capability that a GPU needs; None: every GPU will do.
+        dtype: dtype of the activations, and of the weights that are not quantized.
+        quantized: whether weights are rounded further than to `dtype`, and so differ from those of the checkpoint.
+        least_capability: minimum compute capability of a GPU; None for any GPU.
         on_cpu: whether it also runs on a CPU.
-        self_check_tolerance: largest relative difference between the gradients (or the loss) of packed and of separate
-            sequences that rounding explains. Questions that see each other make several times more.
-        product_tolerance: where products are rounded too (fp8): largest relative difference that this may make to the
-            gradients. A gradient that is lost makes 1. None: products are in `dtype`.
-        divergence_tolerance: most nats a token by which predictions may differ from those of the same weights in bf16;
-            None: any number is accepted. Measured for quantized weights only.
-        merge_drift: largest mean |difference| of an answer token's log probability that merging the adapter into the
-            base may make. Quantized runs are merged into bf16 weights, so theirs includes the quantization.
+        self_check_tolerance: largest relative difference in gradients (or loss) between packed and separate sequences
+            that rounding explains. If questions attend to each other, the difference is several times larger.
+        product_tolerance: if products are rounded to float8, too (fp8): the largest relative difference that this may
+            make to the gradients. If a gradient is lost, the difference is 1. None if products are in `dtype`.
+        divergence_tolerance: largest divergence of the predictions from those of the same weights in bf16, in nats per
+            token; None for no limit. Only measured for quantized weights.
+        merge_drift: largest mean absolute change in the log probability of an answer token that merging the adapter
+            into the base may cause. Quantized runs are merged into bf16 weights, so quantization adds to their change.
     """
 
     dtype: torch.dtype
@@ -50,12 +50,12 @@ class PrecisionSpec:
 
 PRECISIONS: dict[Precision, PrecisionSpec] = {
     "fp32": PrecisionSpec(dtype=torch.float32, self_check_tolerance=1e-3, merge_drift=1e-3),
-    # its gradients are scaled to stay above the smallest float16, which torch does on GPUs
+    # gradients are scaled so that they do not underflow in float16, which torch does on GPUs
     "fp16": PrecisionSpec(dtype=torch.float16, on_cpu=False, self_check_tolerance=0.1, merge_drift=0.1),
     "bf16": PrecisionSpec(
         dtype=torch.bfloat16, least_capability=BF16_CAPABILITY, self_check_tolerance=0.1, merge_drift=0.1
     ),
-    # SmolLM2-135M, small and so sensitive, differs from bf16 by 0.06 nats on SQuAD in fp8, by 0.6 in nf4
+    # on SQuAD, SmolLM2-135M (small, and therefore sensitive) diverges from bf16 by 0.06 nats in fp8 and 0.6 in nf4
     "fp8": PrecisionSpec(
         dtype=torch.bfloat16,
         quantized=True,
@@ -65,7 +65,7 @@ PRECISIONS: dict[Precision, PrecisionSpec] = {
         divergence_tolerance=0.2,
         merge_drift=0.5,
     ),
-    # chosen for its size, so that its divergence is reported and not judged
+    # users choose it for its size, so its divergence is reported but not limited
     "nf4": PrecisionSpec(dtype=torch.bfloat16, quantized=True, self_check_tolerance=0.1, merge_drift=0.5),
 }
 
@@ -85,16 +85,16 @@ def choose_device(machine: Machine) -> torch.device:
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the data type in which a model of this precision computes on a device.
+    """Return the dtype in which a model of this precision computes on a device.
 
-    It is the precision's own; only nf4 falls back to float16 on GPUs without bfloat16.
+    It is the `dtype` of the precision, except that nf4 falls back to float16 on GPUs without bfloat16.
 
     Raises:
         MachineError: the device does not support the precision.
     """
     spec = PRECISIONS[precision]
-    if needed := _lacking(spec, device):
-        usable = [name for name, other in PRECISIONS.items() if not _lacking(other, device)]
+    if needed := _missing_requirement(spec, device):
+        usable = [name for name, other in PRECISIONS.items() if not _missing_requirement(other, device)]
         raise MachineError(
             f"needs {needed}",
             place=f"model.precision {precision}",
@@ -105,8 +105,8 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return spec.dtype
 
 
-def _lacking(spec: PrecisionSpec, device: torch.device) -> str:
-    """Return what a precision needs and the device is not; "" where it runs."""
+def _missing_requirement(spec: PrecisionSpec, device: torch.device) -> str:
+    """Return what a precision needs that the device does not have; "" if the precision runs on it."""
     if device.type != "cuda":
         return "" if spec.on_cpu else "a GPU"
     if spec.least_capability is None or _capability(device) >= spec.least_capability:

@@ -1,17 +1,18 @@
-"""Prefix sharing: one row holds passages, each followed by its questions as branches that never see each other.
+"""Prefix sharing: one row holds passages, each followed by its questions as branches that cannot attend to each other.
 
-Other trainers repeat a passage for each of its questions. Here it stands once, and a *document mask* lets a question
-see its passage and itself, so that loss and gradients equal those of separate sequences. A passage with two questions,
-which begin alike, so that "Q:" stands once, too:
+Other trainers repeat a passage for each of its questions. Here it is stored once. A *document mask* lets each question
+attend only to its passage and to itself, so loss and gradients equal those of separate sequences. In this example, one
+passage has two questions. Both begin with "Q:", which is stored once, too:
 
     slot            0    1    2    3    4    5    6    7    8    9    10   11
     token           The  sea  rose Q:   who? A:   Ann  END  why? A:   rain END
     position        0    1    2    3    4    5    6    7    4    5    6    7
     visible until   11   11   11   11   7    7    7    7    11   11   11   11
-    learned                                  x    x              x    x
+    has loss                                 x    x              x    x
 
-The second question (slots 8 to 11) takes its positions up where what it shares ended, and does not see the first (slots
-4 to 7). "Visible until" is the last slot that sees a slot: this one number a slot is the whole mask. The same in code:
+A *slot* is the place of one token in the row. The second question (slots 8 to 11) continues at position 4, because it
+shares the tokens at positions 0 to 3. It does not attend to the first question (slots 4 to 7). "Visible until" says
+which slot is the last to attend to a slot. This one number per slot defines the whole mask. The same in code:
 
 >>> import torch
 >>> passage, who, why = [30, 31, 32], Branch([10, 11, 12], [40, 1]), Branch([10, 13, 12], [41, 1])
@@ -37,12 +38,13 @@ xxxx....xx..
 xxxx....xxx.
 xxxx....xxxx
 
-The terms: a *step* is what one optimizer step learns from. Its trees are distributed over *packs*, rows of at most
-`tokens_per_pack` slots, each a *micro-batch* whose gradients are added up. For compiled kernels a pack is padded to one
-of a few *length buckets*. A branch is a *prompt* that is read and a *completion* that is learned.
+More terms: a *tree* is a prefix with its branches. A branch is a *prompt*, which has no loss, and a *completion*, which
+is trained on. A *step* is the data of one optimizer step. Its trees are distributed over *packs*, rows of at most
+`tokens_per_pack` tokens. Each pack is a *micro-batch*, and the gradients of all packs of a step are accumulated. For
+compiled kernels, a pack is padded to one of a few *length buckets*.
 
-This room knows neither models nor questions and imports nothing else of falcon_job. `PrefixTreeCollator` brings prefix
-sharing to a plain `transformers.Trainer`.
+`packing` knows nothing about models or questions and imports nothing else from falcon_job. `PrefixTreeCollator` adds
+prefix sharing to a plain `transformers.Trainer`.
 """
 
 from falcon_job.packing.collator import PrefixTreeCollator

@@ -1,4 +1,4 @@
-"""A data collator for trainers that are not ours: prefix sharing for a plain transformers.Trainer."""
+"""A data collator that adds prefix sharing to a plain transformers.Trainer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from falcon_job.packing.tree import Branch, Tree
 
 @dataclass(frozen=True)
 class PrefixTreeCollator:
-    """Lay the trees of a micro-batch side by side in one row.
+    """Concatenates the trees of a micro-batch into one row.
 
-    An item is a `Tree`, or a mapping with `prefix_ids` and `branches` of `prompt_ids` and `completion_ids`. The batch
-    holds `input_ids`, `position_ids` and `labels`, int64 [1, L], and `attention_mask`, bool [1, 1, L, L]. The model's
-    own shifted loss over it is the mean over all completion tokens, as for separate sequences. Load the model with
-    `attn_implementation="sdpa"`.
+    Each item is a `Tree` or a mapping with the keys `prefix_ids` and `branches`. Each branch in a mapping has the keys
+    `prompt_ids` and `completion_ids`. The batch holds `input_ids`, `position_ids` and `labels`, int64 [1, L], and
+    `attention_mask`, bool [1, 1, L, L]. The model's built-in (shifted) loss on this batch is the mean over all
+    completion tokens, as it is for separate sequences. Load the model with `attn_implementation="sdpa"`.
 
     >>> from transformers import FalconConfig, FalconForCausalLM, Trainer, TrainingArguments
     >>> config = FalconConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=False)

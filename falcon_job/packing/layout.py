@@ -1,4 +1,4 @@
-"""The layout of a pack: which token stands in which slot, at which position, who sees it, and what is predicted."""
+"""The layout of a pack: the token, position, visibility and label of each slot."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from falcon_job.packing.tree import Tree
 
 IGNORED = -100
-"""Label of a token that is not learned, as torch.nn.functional.cross_entropy ignores it."""
+"""Label of a token without a loss: the default `ignore_index` of torch.nn.functional.cross_entropy."""
 
 IntArray = NDArray[np.int64]
 
@@ -19,10 +19,10 @@ class Layout:
     """One row of L slots; every array is int64 [L].
 
     Attributes:
-        input_ids: the tokens.
-        position_ids: the position of a token in its own sequence: a branch goes on where what it shares ended.
-        visible_until: the last slot that sees this one. Slot q sees slot k if `k <= q <= visible_until[k]`.
-        labels: the token itself where it is learned, else `IGNORED`. Slot i - 1 predicts the label of slot i.
+        input_ids: the token of each slot.
+        position_ids: the position of each token in its own sequence. A branch continues after its shared tokens.
+        visible_until: the last slot that attends to this one. Slot q attends to slot k if `k <= q <= visible_until[k]`.
+        labels: the token itself if it has a loss, else `IGNORED`. Slot i - 1 predicts the label of slot i.
     """
 
     input_ids: IntArray
@@ -32,15 +32,15 @@ class Layout:
 
 
 def lay_out(trees: Sequence[Tree]) -> Layout:
-    """Lay trees side by side in one row: a prefix, then its branches, depth first.
+    """Concatenate trees into one row, in depth-first order: a prefix, then its branches.
 
     Raises:
-        ValueError: there is no tree.
+        ValueError: `trees` is empty.
     """
     if not trees:
         raise ValueError("a pack needs at least one tree")
     layout = Layout(*(np.empty(sum(map(len, trees)), dtype=np.int64) for _ in range(4)))
-    path = np.empty(0, dtype=np.int64)  # slots of the sequence laid out last, one a position
+    path = np.empty(0, dtype=np.int64)  # slots of the sequence laid out last, by position
     end = 0
     for run in (run for tree in trees for run in _runs(tree)):
         slots = np.arange(end, end + len(run.read_ids) + len(run.learned_ids))
@@ -56,7 +56,7 @@ def lay_out(trees: Sequence[Tree]) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Slots side by side that go on from the first `depth` tokens of the sequence laid out before them."""
+    """Adjacent slots that continue the first `depth` tokens of the sequence laid out before them."""
 
     depth: int
     read_ids: Sequence[int]

@@ -1,4 +1,7 @@
-"""The loss and the scores of a pack; the output head is computed only at the slots that predict a completion token."""
+"""The loss of a pack and the log-probabilities of its completions.
+
+The output head runs only at the slots that predict a completion token.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +11,11 @@ from falcon_job.packing.pack import Pack
 
 
 def pack_logits(model: nn.Module, pack: Pack) -> Tensor:
-    """Return the logits that predict a pack's completion tokens, [N, vocabulary], in the type of the model.
+    """Return the logits that predict a pack's completion tokens, [N, vocabulary], in the dtype of the model.
 
     Args:
-        model: a causal language model that takes `logits_to_keep` as slot numbers (transformers >= 4.50).
-        pack: on the device of the model.
+        model: a causal language model whose `logits_to_keep` may be a tensor of indices (transformers >= 4.50).
+        pack: must be on the device of the model.
     """
     output = model(
         input_ids=pack.input_ids,
@@ -28,26 +31,26 @@ def pack_logits(model: nn.Module, pack: Pack) -> Tensor:
 def completion_loss(model: nn.Module, pack: Pack) -> Tensor:
     """Return the summed cross-entropy of a pack's completion tokens, a float32 (or wider) scalar.
 
-    Divide it by the completion tokens of the whole step. Then accumulation, packing and the length of packs change
-    nothing: a token weighs the same in whichever pack it stands.
+    Divide it by the number of completion tokens in the whole step. Then each token has the same weight in any pack, and
+    neither packing nor gradient accumulation changes the loss of the step.
     """
-    return functional.cross_entropy(_wide(pack_logits(model, pack)), pack.targets, reduction="sum")
+    return functional.cross_entropy(_to_float32_or_wider(pack_logits(model, pack)), pack.targets, reduction="sum")
 
 
 def token_log_probabilities(model: nn.Module, pack: Pack) -> Tensor:
-    """Return the log-probability of each completion token, given what it sees, float32 (or wider) [N]."""
-    log_probabilities = _wide(pack_logits(model, pack)).log_softmax(-1)
+    """Return the log-probability of each completion token, given the tokens visible to it, float32 (or wider) [N]."""
+    log_probabilities = _to_float32_or_wider(pack_logits(model, pack)).log_softmax(-1)
     return log_probabilities.gather(-1, pack.targets[:, None])[:, 0]
 
 
 def branch_log_probabilities(model: nn.Module, pack: Pack) -> Tensor:
     """Return the log-probability of each branch's completion, float32 (or wider) [B], in the order of `pack.keys`.
 
-    It is the sum over the branch's completion tokens, 0 where there are none.
+    It is the sum over the branch's completion tokens, and 0 if there are none.
     """
     tokens = token_log_probabilities(model, pack)
     return torch.stack([part.sum() for part in torch.split(tokens, list(pack.completion_lengths))])
 
 
-def _wide(logits: Tensor) -> Tensor:
+def _to_float32_or_wider(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""A pack: one row of a micro-batch, as tensors made beside the step, so that the step itself never waits for them."""
+"""A pack: a micro-batch of one row. The DataLoader prepares its tensors, so the training step never waits for them."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ from falcon_job.packing.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One row of L slots with N tokens to predict, of B branches.
+    """One row of L slots that holds B branches with N completion tokens in total.
 
     Attributes:
         input_ids: int64 [1, L].
-        position_ids: int64 [1, L]; None where the model numbers a plain sequence by itself.
+        position_ids: int64 [1, L]; None for a plain sequence, whose positions the model computes itself.
         mask: bool [1, 1, L, L] for sdpa, block-sparse for FlexAttention, None for a plain causal sequence.
-        predicting: the slots that predict a completion token, int64 [N].
+        predicting: the slots whose outputs predict a completion token, int64 [N].
         targets: the completion tokens, branch after branch, int64 [N].
-        keys: the key of each branch.
-        completion_lengths: how many of the targets belong to each branch; they add up to N.
+        keys: the key of each of the B branches, in the same order.
+        completion_lengths: number of completion tokens of each branch; they add up to N.
     """
 
     input_ids: Tensor
@@ -37,19 +37,19 @@ class Pack:
     completion_lengths: tuple[int, ...]
 
     def __len__(self) -> int:
-        """Return L, the padding included."""
+        """Return L, including padding."""
         return self.input_ids.shape[1]
 
     def attention_mask(self) -> Tensor | BlockMask | None:
-        """Return the mask as the attention kernel takes it."""
+        """Return the mask to pass to the model as `attention_mask`."""
         return self.mask.block_mask() if isinstance(self.mask, BlockSparseMask) else self.mask
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pack":
-        """Return the pack on a device; DataLoaders of accelerate call this as they would for a tensor."""
+        """Return the pack on a device. accelerate's DataLoaders call this, as they do for tensors."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Pack":
-        """Return the pack in page-locked memory; torch's DataLoader calls this."""
+        """Return the pack in pinned memory. torch's DataLoader calls this."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> "Pack":
@@ -73,12 +73,12 @@ def _map_mask(
 
 @dataclass(frozen=True, slots=True)
 class Packer:
-    """Makes packs of trees. How it does so changes speed and memory, and results only by rounding.
+    """Makes packs from trees. Its attributes change speed and memory, and results only by rounding.
 
     Attributes:
-        tokens_per_pack: most slots of a pack.
-        buckets: the lengths that packs are padded to, for a block-sparse mask, longest last. Without any, a pack is as
-            long as it needs to be, under a dense mask.
+        tokens_per_pack: maximum length of a pack in tokens.
+        buckets: the lengths that packs are padded to, longest last. Padded packs get a block-sparse mask. If there are
+            no buckets, packs are not padded and get a dense mask.
     """
 
     tokens_per_pack: int
@@ -91,26 +91,26 @@ class Packer:
 
     @classmethod
     def block_sparse(cls, tokens_per_pack: int) -> "Packer":
-        """Return a packer for FlexAttention; its longest pack is of whole blocks within `tokens_per_pack`."""
+        """Return a packer for FlexAttention. `tokens_per_pack` is rounded down to whole blocks."""
         return cls(tokens_per_pack // BLOCK * BLOCK, length_buckets(tokens_per_pack))
 
     def make_packs(self, trees: Sequence[Tree]) -> list[Pack]:
-        """Return the packs of some trees.
+        """Distribute trees over packs.
 
         Raises:
-            ValueError: a prefix with one branch is longer than a pack.
+            ValueError: a prefix and one branch are together longer than a pack.
         """
         together = distribute(trees, self.buckets) if self.buckets else first_fit(trees, self.tokens_per_pack)
         return [self.make_pack(pack) for pack in together]
 
     def make_pack(self, trees: Sequence[Tree]) -> Pack:
-        """Return one pack of trees that fit it."""
+        """Return one pack with all `trees`, which must fit into it."""
         layout = lay_out(trees)
         learned = np.flatnonzero(layout.labels != IGNORED)
         branches = [branch for tree in trees for branch in tree.branches]
         length = len(layout.input_ids)
         padding = bucket(length, self.buckets) - length if self.buckets else 0
-        # a slot of padding sees itself, so that no row of the softmax is empty
+        # padding attends to itself, so that no softmax is over an empty row
         visible_until = np.concatenate([layout.visible_until, np.arange(length, length + padding)])
         return Pack(
             input_ids=_row(layout.input_ids, padding),
@@ -128,5 +128,5 @@ def _row(values: np.ndarray, padding: int) -> Tensor:
 
 
 def plain_sequence(tree: Tree) -> Pack:
-    """Return a tree of one branch as an ordinary sequence, which the model masks and numbers by itself."""
+    """Return a tree with one branch as an ordinary sequence, whose mask and positions the model computes itself."""
     return replace(Packer.dense(len(tree)).make_pack([tree]), position_ids=None, mask=None)

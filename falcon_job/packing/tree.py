@@ -1,7 +1,7 @@
-"""A shared prefix and its branches: what prefix sharing packs.
+"""A tree: a shared prefix and the branches that continue it.
 
-A prefix is a passage, say, and a branch one question about it with its answer. Packing does not care: tokens are read
-or learned, and a branch has a key by which its owner knows it again.
+For example, the prefix is a passage, and each branch is a question about it with its answer. Packing only knows tokens
+with and without a loss. The caller can give each branch a key to identify it by.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,13 +11,12 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What follows a prefix: prompt tokens that are read, then completion tokens that are learned.
+    """One continuation of a prefix: prompt tokens without a loss, then completion tokens with a loss.
 
     Attributes:
-        prompt_ids: at least one token, since the token before the completion must be the branch's own: it predicts
-            the first completion token.
-        completion_ids: empty where there is nothing to learn.
-        key: names the branch in scores; packing only hands it on.
+        prompt_ids: at least one token. The last one predicts the first completion token, so no other branch shares it.
+        completion_ids: empty if there is nothing to train on.
+        key: identifies the branch in `Pack.keys`; packing does not use it.
 
     Raises:
         ValueError: the prompt is empty.
@@ -39,15 +38,15 @@ class Branch:
 class Tree:
     """A prefix and the branches that share it.
 
-    Branches are kept in the order of their prompts, so that prompts that begin alike ("Question: What is ...") lie side
-    by side and what they begin with is computed once, too. The last token of a prompt is never shared: the completion
-    stands right behind it.
+    Branches are sorted by their prompts. So prompts with a common beginning ("Question: What is ...") are adjacent, and
+    the common beginning is computed once, too. The last token of a prompt is never shared, because the completion must
+    directly follow it.
 
     Attributes:
         prefix_ids: shared tokens; may be empty.
         branches: sorted by their prompts.
-        shared: for each branch, how many of its first prompt tokens are those of the branch before it.
-        length: slots that the tree takes in a pack.
+        shared: for each branch, the number of leading prompt tokens that it shares with the branch before it.
+        length: number of slots that the tree takes in a pack.
     """
 
     prefix_ids: Sequence[int]
@@ -58,7 +57,7 @@ class Tree:
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.branches, key=lambda branch: tuple(branch.prompt_ids)))
         prompts: list[Sequence[int]] = [(), *(branch.prompt_ids for branch in ordered)]
-        shared = tuple(_common_start(*pair) for pair in pairwise(prompts))
+        shared = tuple(_count_common_start(*pair) for pair in pairwise(prompts))
         object.__setattr__(self, "branches", ordered)
         object.__setattr__(self, "shared", shared)
         object.__setattr__(self, "length", len(self.prefix_ids) + sum(map(len, ordered)) - sum(shared))
@@ -67,17 +66,17 @@ class Tree:
         return self.length
 
 
-def _common_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many first tokens two prompts have in common, not counting the last token of each."""
+def _count_common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many leading tokens two prompts have in common, not counting the last token of each."""
     pairs = zip(one[:-1], other[:-1], strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), max(0, min(len(one), len(other)) - 1))
 
 
 def split_tree(tree: Tree, tokens_per_pack: int) -> list[Tree]:
-    """Split a tree between branches into trees that fit a pack; each repeats the prefix.
+    """Split a tree between branches into trees that fit into a pack. Each of them repeats the prefix.
 
     Raises:
-        ValueError: the prefix with one branch is longer than a pack.
+        ValueError: the prefix and one branch are together longer than a pack.
     """
     if len(tree) <= tokens_per_pack:
         return [tree]

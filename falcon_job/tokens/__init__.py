@@ -1,1 +1,1 @@
-"""From prompts to tokens: the encoder and the dataset on disk. Below this room nothing knows what a question is."""
+"""From prompts to tokens: the encoder and the dataset on disk. `packing` then only sees tokens, not questions."""

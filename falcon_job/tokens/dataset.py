@@ -1,4 +1,4 @@
-"""Tokenized questions on disk: an Arrow file for each split, with a row for each passage or window, memory-mapped."""
+"""Tokenized questions on disk: one memory-mapped Arrow file per split, with one row per passage or window."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class EncodedQuestion:
 
     Attributes:
         id, question: as in the question file.
-        answers: the accepted texts; empty if it is unanswerable.
+        answers: the accepted answers; empty if the question is unanswerable.
         prompt_ids: tokens of the question, up to where the answer begins.
-        answer_ids: tokens to learn, end-of-text included.
+        answer_ids: tokens to train on, including end-of-text.
     """
 
     id: str
@@ -36,7 +36,7 @@ class EncodedPassage:
     """A tokenized passage, or one window of it.
 
     Attributes:
-        passage: its number in the split, from 0, which all of its windows share.
+        passage: number of the passage in the split, from 0. All windows of a passage have the same number.
         article: the title of its article; "" if the file gives none.
         context: the text of the passage or window; None for a closed-book question.
         prefix_ids: tokens that its questions share.
@@ -50,7 +50,7 @@ class EncodedPassage:
     questions: list[EncodedQuestion]
 
     def tree(self, start: int = 0, stop: int | None = None) -> Tree:
-        """Return the passage with its questions [start, stop) as a tree, each branch under its question's id."""
+        """Return the passage and its questions [start, stop) as a tree. The key of a branch is its question's id."""
         branches = (Branch(each.prompt_ids, each.answer_ids, each.id) for each in self.questions[start:stop])
         return Tree(self.prefix_ids, tuple(branches))
 
@@ -82,7 +82,7 @@ ROWS_PER_BATCH = 1024
 
 
 def write_split(path: Path, passages: Iterable[EncodedPassage]) -> None:
-    """Write a split, a batch at a time; equal passages give equal bytes."""
+    """Write a split in batches. Equal passages give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def _columns(row: EncodedPassage | EncodedQuestion) -> dict[str, Any]:
 
 
 class Split:
-    """The passages of a split, which are read from disk when they are needed.
+    """The rows of a split (passages or windows), which are read from disk when they are used.
 
     Attributes:
         passages: for each row, the number of its passage.
@@ -111,7 +111,7 @@ class Split:
         """Map a file into memory.
 
         Raises:
-            InputError: it is missing, or `write_split` did not write it.
+            InputError: the file is missing, or was not written by `write_split`.
         """
         try:
             with pa.memory_map(str(path)) as source:
@@ -129,19 +129,19 @@ class Split:
         return int(self._table.num_rows)
 
     def __getitem__(self, index: int) -> EncodedPassage:
-        """Return the passage at `index`, from 0."""
+        """Return the row at `index`, counted from 0."""
         if not 0 <= index < len(self):
             raise IndexError(f"passage {index} of {len(self)}")
         (row,) = self._table.slice(index, 1).to_pylist()
         return _passage(row)
 
     def __iter__(self) -> Iterator[EncodedPassage]:
-        """Yield the passages in order; many are read at a time."""
+        """Yield the rows in order, reading them in batches."""
         for batch in self._table.to_batches(ROWS_PER_BATCH):
             yield from map(_passage, batch.to_pylist())
 
     def longest_answer(self) -> int:
-        """Return the most tokens of an answer, end-of-text included."""
+        """Return the length of the longest answer in tokens, including end-of-text."""
         return max(len(question.answer_ids) for row in self for question in row.questions)
 
 

@@ -1,4 +1,4 @@
-"""Tokenize the pieces of prompts: a shared passage once, and so that the pieces add up to the whole prompt."""
+"""Tokenize prompts in pieces, so that a shared passage is tokenized once. The pieces add up to the whole prompt."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from falcon_job.qa.prompt import PromptTemplate
 
 
 class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """The part of a transformers tokenizer that `PromptEncoder` uses."""
 
     @property
     def bos_token_id(self) -> Any:
@@ -21,35 +21,35 @@ class Tokenizer(Protocol):
     def __call__(
         self, texts: list[str], *, add_special_tokens: bool, split_special_tokens: bool, return_attention_mask: bool
     ) -> Any:
-        """Return the token ids of texts under `input_ids`; `split_special_tokens` makes "</s>" mere text."""
+        """Return the token ids of texts under `input_ids`; with `split_special_tokens`, "</s>" is ordinary text."""
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> Any:
         """Return the text of `token_ids`."""
 
 
 class PromptEncoder:
-    """Tokenizes the pieces of prompts separately, many of a kind in one call.
+    """Tokenizes the pieces of prompts (passages, questions, answers) separately, each kind in batches.
 
-    A piece in the middle of a prompt must get the tokens that it has there, but tokenizers such as SentencePiece mark
-    the start of every text. So it is tokenized together with the character before it, whose tokens are then removed:
-    the answer " Oru" as ": Oru" without the tokens of ":".
+    A piece must get the same tokens as within the whole prompt. But tokenizers such as SentencePiece mark the start of
+    every text. So a piece is tokenized together with the character before it, and the tokens of this character are then
+    removed. For example, the answer " Oru" is tokenized as ": Oru", without the tokens of ":".
     """
 
     def __init__(self, tokenizer: Tokenizer, template: PromptTemplate, pad_token_id: int | None) -> None:
         """Check that the model can learn to end an answer.
 
         Raises:
-            InputError: the tokenizer has no end-of-text token, or pads with it, and padding is never learned.
+            InputError: the tokenizer has no end-of-text token, or uses it for padding, which is never trained on.
         """
         if tokenizer.eos_token_id is None:
             raise InputError(
-                "has a tokenizer without end-of-text token, so that answers would never end",
+                "names a model whose tokenizer has no end-of-text token, so answers would never end",
                 place="model.source",
-                fix="name a model whose tokenizer has one",
+                fix="choose a model whose tokenizer has one",
             )
         if pad_token_id in (None, tokenizer.eos_token_id):
             raise InputError(
-                f"has a tokenizer that can only pad with end-of-text (id {tokenizer.eos_token_id}), so that the model "
+                f"names a model whose tokenizer can only pad with end-of-text (id {tokenizer.eos_token_id}), so it "
                 "would not learn to end an answer",
                 place="model.source",
                 fix="add a padding token to tokenizer_config.json",
@@ -61,7 +61,7 @@ class PromptEncoder:
         self._start = _leading_special_tokens(tokenizer)
 
     def shared(self, contexts: Sequence[str | None]) -> list[list[int]]:
-        """Return the tokens that the questions of each passage share; for None, closed book, at most start-of-text."""
+        """Return the tokens that the questions of each passage share; at most start-of-text for None (closed book)."""
         return [[*self._start, *ids] for ids in self._tokens([self.template.shared_text(text) for text in contexts])]
 
     def questions(self, questions: Sequence[str], *, closed_book: bool) -> list[list[int]]:
@@ -70,12 +70,12 @@ class PromptEncoder:
         return self._tokens(texts) if closed_book else self._tokens_after("\n", texts)
 
     def answers(self, answers: Sequence[str | None]) -> list[list[int]]:
-        """Return the tokens to learn for each answer, end-of-text included; None stands for the no-answer phrase."""
+        """Return the tokens of each answer, including end-of-text; None stands for the no-answer phrase."""
         texts = [self.template.answer_text(answer) for answer in answers]
         return [[*ids, self.eos_token_id] for ids in self._tokens_after(":", texts)]
 
     def adds_up(self, context: str | None, question: str, answer: str | None) -> bool:
-        """Tell whether the pieces of a prompt give the tokens of the whole; not if some merge across a border."""
+        """Return whether the pieces of a prompt give the tokens of the whole; not if tokens merge across a boundary."""
         closed_book = context is None
         shared = self.template.shared_text(context)
         whole = (
@@ -86,7 +86,7 @@ class PromptEncoder:
         return pieces == [*self._start, *self._tokens([whole])[0], self.eos_token_id]
 
     def read(self, token_ids: Sequence[int]) -> str:
-        """Return the answer in generated tokens, which ends at end-of-text; "" for the no-answer phrase."""
+        """Return the text of generated tokens up to end-of-text; "" for the no-answer phrase."""
         ids = list(token_ids)
         if self.eos_token_id in ids:
             ids = ids[: ids.index(self.eos_token_id)]
@@ -96,7 +96,7 @@ class PromptEncoder:
         return _tokenize(self.tokenizer, texts, start=False)
 
     def _tokens_after(self, before: str, texts: list[str]) -> list[list[int]]:
-        """Return the tokens that each text has behind `before`, without the tokens of `before`."""
+        """Return the tokens that each text has after the text `before`, without the tokens of `before`."""
         anchor, *together = self._tokens([before, *(before + text for text in texts)])
         length = len(anchor)
         return [
@@ -106,7 +106,7 @@ class PromptEncoder:
 
 
 def _leading_special_tokens(tokenizer: Tokenizer) -> list[int]:
-    """Return the start-of-text token in a list, which is empty if the tokenizer puts none before a text."""
+    """Return a list with the start-of-text token, or an empty list if the tokenizer does not add one to texts."""
     (ids,) = _tokenize(tokenizer, ["a"], start=True)
     return ids[:1] if ids[:1] == [tokenizer.bos_token_id] else []
 

@@ -1,4 +1,4 @@
-"""From passages to encoded ones: cut into windows, each question put into one or all, with a count of those dropped."""
+"""Encode passages: cut long ones into windows, put each question into one window or all, and count those left out."""
 
 import random
 from collections import Counter
@@ -17,16 +17,16 @@ TOO_LONG = "question_too_long"
 ANSWER_CUT = "answer_in_no_window"
 PASSAGES_AT_A_TIME = 512
 _Encoded = tuple[Passage, list[int], list[EncodedQuestion]]
-"""A passage, its tokens, and its questions with theirs."""
+"""A passage, its tokens, and its encoded questions."""
 
 
 @dataclass
 class Tally:
-    """What is counted while a split is encoded.
+    """Counts from encoding a split.
 
     Attributes:
-        windowed_passages: passages that were cut into windows.
-        dropped: questions that were left out, by reason.
+        windowed_passages: number of passages that were cut into windows.
+        dropped: number of questions that were left out, by reason.
     """
 
     windowed_passages: int = 0
@@ -42,10 +42,11 @@ class ExampleEncoder:
     seed: int
 
     def training(self, passages: Iterable[Passage], tally: Tally) -> Iterator[EncodedPassage]:
-        """Yield passages, or their windows, with each question in one window.
+        """Yield passages or their windows for training, with each question in one window.
 
-        The seed draws the window: from those that hold the answer or, for an unanswerable question, from all. A
-        question that fits into no window is left out and counted in `tally`.
+        `seed` draws the window at random: from the windows that contain the answer or, for an unanswerable question,
+        from all windows. A question that is too long, or whose answer no window contains, is left out and counted in
+        `tally`.
         """
         for number, (passage, shared, examples) in enumerate(self._encode(passages)):
             encoded = list(zip(passage.questions, examples, strict=True))
@@ -69,13 +70,19 @@ class ExampleEncoder:
                     yield self._row(number, passage, shared, window, inside)
 
     def scoring(self, passages: Collection[Passage], answer_tokens: int, tally: Tally) -> Iterator[EncodedPassage]:
-        """Yield passages, or their windows, with all questions in every window and room for `answer_tokens` more.
+        """Yield passages or their windows for scoring, with all questions in every window and room for the answers.
 
-        Passages are tokenized twice, first to check them, so that none has to be kept in memory.
+        Passages are tokenized twice, first to check them and then to yield them, so that they need not be kept in
+        memory.
+
+        Args:
+            passages: the passages.
+            answer_tokens: number of tokens to reserve for each answer.
+            tally: counts the passages that are cut into windows.
 
         Raises:
-            InputError: questions are too long; one message lists all. None is left out, because official scores count
-                every question.
+            InputError: questions are too long; one message lists all. No question is left out, because official scores
+                count every question.
         """
         self._check_askable(self._encode(passages), answer_tokens)
         for number, (passage, shared, examples) in enumerate(self._encode(passages)):
@@ -99,20 +106,21 @@ class ExampleEncoder:
         if problems:
             are = "question is" if len(problems) == 1 else "questions are"
             raise InputError(
-                f"{len(problems)} {are} too long, with {answer_tokens} tokens kept free for the answer",
-                fix=f"shorten them, or set preprocess.max_tokens (now {self.max_tokens}) to {needed}",
+                f"{len(problems)} {are} too long, with {answer_tokens} tokens reserved for the answer",
+                fix=f"shorten them, or set preprocess.max_tokens (now {self.max_tokens}) to at least {needed}",
                 problems=problems,
             )
 
     def _room(self, shared: list[int]) -> int:
-        """Return the most tokens of a question with its answer.
+        """Return the maximum length of a question with its answer, in tokens.
 
-        That is what a short passage leaves; a long one, which can be cut into windows, leaves half of `max_tokens`.
+        With a short passage, it is the rest of `max_tokens`. A long passage can be cut into windows, which leaves half
+        of `max_tokens`.
         """
         return max(self.max_tokens // 2, self.max_tokens - len(shared))
 
     def _encode(self, passages: Iterable[Passage]) -> Iterator[_Encoded]:
-        """Yield passages with their tokens and those of their questions; many are tokenized in one call."""
+        """Yield passages with their tokens and their encoded questions, tokenizing them in batches."""
         remaining = iter(passages)
         while batch := list(islice(remaining, PASSAGES_AT_A_TIME)):
             questions = [question for passage in batch for question in passage.questions]
@@ -135,7 +143,7 @@ class ExampleEncoder:
             raise InputError(f"{error} ({_article(passage)})", fix="raise preprocess.max_tokens") from None
 
     def _draw(self, question: Question, windows: list[Window]) -> Window | None:
-        """Return the window in which a question is trained on; None if none holds its answer."""
+        """Return a random window for a question to be trained on; None if no window contains its answer."""
         candidates = windows
         if question.answers and len(windows) > 1:
             answer = question.answers[0]
@@ -154,10 +162,10 @@ class ExampleEncoder:
 
 
 def count_merging(encoder: PromptEncoder, passages: Iterable[Passage]) -> int:
-    """Return for how many passages the prompt of the first question has other tokens as a whole than in pieces.
+    """Return the number of passages whose first prompt has other tokens as a whole than in pieces.
 
-    That is so if the tokenizer merges characters across pieces, and then the base model has not seen such tokens in
-    running text.
+    This happens if the tokenizer merges characters across pieces. The base model has then not seen such sequences of
+    tokens in running text.
     """
     firsts = ((passage.text, passage.questions[0]) for passage in passages)
     return sum(
@@ -167,7 +175,7 @@ def count_merging(encoder: PromptEncoder, passages: Iterable[Passage]) -> int:
 
 
 def _article(passage: Passage) -> str:
-    return f"article {quoted(passage.article)}" if passage.article else "a passage without title"
+    return f"article {quoted(passage.article)}" if passage.article else "a passage without a title"
 
 
 def _example(question: Question, prompt_ids: list[int], answer_ids: list[int]) -> EncodedQuestion:

@@ -1,4 +1,4 @@
-"""What reports/data.json says about a split: counts of records, and of tokens with and without sharing passages."""
+"""The entry of a split in reports/data.json: counts of records, and of tokens with and without shared passages."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from falcon_job.tokens.examples import Tally
 
 
 class TokenCounts(TypedDict):
-    """Tokens of a split: the median and the longest sequence, and the sum of all without and with shared passages."""
+    """Tokens of a split: the median and longest sequence, and the totals without and with shared passages."""
 
     median: int
     longest: int
@@ -22,7 +22,7 @@ class TokenCounts(TypedDict):
 
 
 class SplitReport(TypedDict):
-    """Counts of a split: what was read, what was kept, what was dropped for which reason, and its tokens."""
+    """Counts of a split: what was read, what was kept, what was dropped by reason, and tokens."""
 
     articles: int
     passages: int
@@ -36,7 +36,7 @@ class SplitReport(TypedDict):
 
 
 def count_questions(passages: Iterable[Passage]) -> int:
-    """Return the number of questions of all passages."""
+    """Return the total number of questions in all passages."""
     return sum(len(passage.questions) for passage in passages)
 
 
@@ -44,9 +44,9 @@ def describe(passages: Sequence[Passage], split: Split, tally: Tally) -> SplitRe
     """Return the counts of a split.
 
     Args:
-        passages: what it was made from.
-        split: what was written.
-        tally: what was counted on the way from one to the other.
+        passages: the passages that the split was made from.
+        split: the split on disk.
+        tally: counts from encoding the passages.
     """
     kept, unanswerable = _count_kept(split)
     return {
@@ -63,7 +63,7 @@ def describe(passages: Sequence[Passage], split: Split, tally: Tally) -> SplitRe
 
 
 def _count_kept(split: Split) -> tuple[int, int]:
-    """Return the number of questions, each counted once however many windows ask it, and of unanswerable ones."""
+    """Return the number of questions and of unanswerable ones. A question in several windows counts once."""
     kept = unanswerable = 0
     for _, windows in groupby(split, key=lambda row: row.passage):
         answerable = {question.id: bool(question.answers) for row in windows for question in row.questions}

@@ -10,7 +10,7 @@ from falcon_job.tokens.encoder import PromptEncoder
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from local files, and let another special token pad if it would pad with end-of-text.
+    """Load a tokenizer from local files. If it would pad with end-of-text, set another special token for padding.
 
     Raises:
         InputError: the folder has no tokenizer that transformers can load.
@@ -26,15 +26,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             fix="use a model that comes with its tokenizer, or copy its files again",
         ) from None
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        unused = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
-        others = [i for i in unused if i != tokenizer.eos_token_id]
-        # The model has an embedding for this id already, and the mask hides it where it pads.
+        special = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+        others = [i for i in special if i != tokenizer.eos_token_id]
+        # The model already has an embedding for this id, and the attention mask hides padding.
         tokenizer.pad_token_id = others[0] if others else tokenizer.eos_token_id
     return tokenizer
 
 
 def make_encoder(folder: Path, template: PromptTemplate) -> PromptEncoder:
-    """Return an encoder of a template's prompts, with the tokenizer in `folder`.
+    """Return an encoder for the prompts of a template, with the tokenizer in `folder`.
 
     Raises:
         InputError: there is no tokenizer, or the model could not learn to end an answer.

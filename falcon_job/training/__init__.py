@@ -1,1 +1,1 @@
-"""Training: optimizer steps, transformers.Trainer around them, the checks before a run, and checkpoints."""
+"""Training: optimizer steps, a subclass of transformers.Trainer, the checks before a run, and checkpoints."""

@@ -1,4 +1,4 @@
-"""Trainer callbacks: the running loss, when to validate, a line for each log, a stop when the loss is not finite."""
+"""Trainer callbacks: running loss, validation schedule, progress lines, and an error if the loss is not finite."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ Row = dict[str, float | int | str]
 
 
 def history(log_history: Sequence[dict[str, Any]]) -> list[Row]:
-    """Return the rows of history.csv: one for each logged step, with both losses; "" where a value is missing."""
+    """Return the rows of history.csv: one per logged step, with both losses. A missing value is ""."""
     names = {"loss": "train_loss", "eval_loss": "validation_loss"}
     rows: dict[int, Row] = {}
     for entry in log_history:
@@ -34,30 +34,30 @@ def history(log_history: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 class RunningLoss(TrainerCallback, ExportableState):
-    """The mean loss of the steps since the last log. Checkpoints keep it; Trainer's own restarts at 0 on a resume."""
+    """The mean loss since the last log. Checkpoints save it; Trainer's own running loss restarts at 0 on a resume."""
 
     def __init__(self, total: float = 0.0, steps: int = 0) -> None:
         self.total: float | Tensor = total
         self.steps = steps
 
     def add(self, loss: Tensor) -> None:
-        """Count one step, without waiting for the device."""
+        """Add the loss of one step, without synchronizing with the device."""
         self.total = self.total + loss
         self.steps += 1
 
     def take(self) -> float:
-        """Return the mean and start over."""
+        """Return the mean and reset it."""
         mean = float(self.total) / max(self.steps, 1)
         self.total, self.steps = 0.0, 0
         return mean
 
     def state(self) -> dict[str, Any]:
-        """Return what checkpoints keep."""
+        """Return what Trainer saves in checkpoints."""
         return {"args": {}, "attributes": {"total": float(self.total), "steps": self.steps}}
 
 
 class Schedule(TrainerCallback):
-    """Logs the last step, and validates at the end of each epoch, whatever the intervals are."""
+    """Logs the last step and validates at the end of each epoch, in addition to the intervals in params.yaml."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -77,7 +77,7 @@ class Schedule(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """Logs a plain line for each logged step, with the speed since the last one, and for each validation."""
+    """Logs a line of text for each logged step, with the speed since the previous line, and for each validation."""
 
     def __init__(self, speed: Speed) -> None:
         self._speed = speed
@@ -90,7 +90,7 @@ class ProgressLine(TrainerCallback):
         self._counted, self._step, self._time = replace(self._speed), state.global_step, time.perf_counter()
 
     def speed_since_last(self, state: TrainerState) -> str:
-        """Return speed, memory and time left, by the steps since the last line."""
+        """Return speed, memory and remaining time as text, measured since the last line, and restart the clock."""
         done, seconds = self._speed.since(self._counted), time.perf_counter() - self._time
         steps = max(state.global_step - self._step, 1)
         left = timedelta(seconds=round((state.max_steps - state.global_step) * seconds / steps))
@@ -108,7 +108,7 @@ class ProgressLine(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Log the numbers of this step.
+        """Log the loss of this step or validation.
 
         Raises:
             JobError: the loss is not a finite number.
@@ -126,11 +126,11 @@ class ProgressLine(TrainerCallback):
             logger.info("%s: %s, %s", where, values, self.speed_since_last(state))
         elif "eval_loss" in logs:
             logger.info("%s: validation loss %.4f", where, logs["eval_loss"])
-            self._mark(state)  # validation is not training time
+            self._mark(state)  # do not count validation as training time
 
 
 class Bar(ProgressCallback):
-    """Trainer's progress bar, without the raw numbers that it prints on each log."""
+    """Trainer's progress bar, without the dict of metrics that it prints on each log."""
 
     def on_log(self, *_: Any, **__: Any) -> None:
-        """Leave the numbers to `ProgressLine`."""
+        """Print nothing, because `ProgressLine` logs the metrics."""

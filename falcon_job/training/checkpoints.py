@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie, so that a killed run resumes and a changed one starts from the beginning."""
+"""The checkpoints of a run: a killed run resumes from them, and a changed run starts from the beginning."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def fingerprint(workspace: Workspace, stage: str) -> str:
-    """Return a hash of all that the result of a stage depends on: what dvc.yaml lists for it, and the libraries."""
+    """Return a hash of all that a stage's result depends on: its deps and params in dvc.yaml, and library versions."""
     pipeline = YAML(typ="safe").load(workspace.path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     params = YAML(typ="safe").load(workspace.params.read_text(encoding="utf-8"))
     digest = hashlib.sha256()
@@ -37,7 +37,7 @@ def fingerprint(workspace: Workspace, stage: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return a file, or those in a folder, without bytecode, which DVC ignores too."""
+    """Return the files in a folder (or the file itself), without bytecode, which DVC ignores, too."""
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
@@ -51,14 +51,15 @@ def _lookup(params: dict[str, object], key: str) -> object:
 
 
 def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> ComputeSettings:
-    """Return the settings to train with: those that the checkpoints in `folder` began with, where they can be used.
+    """Return the settings to train with: those of the checkpoints in `folder` if they can be used, else `settings`.
 
-    A resumed run computes as it began, so that it gives the same bits: settings that were resolved from `auto` then are
-    not resolved again. A variable that is set now still holds. Example: a run began with packs of 8,192 tokens, was
-    killed, and finds less memory free; `auto` would choose 4,096 now, but it goes on with 8,192.
+    A resumed run keeps the settings that it started with, so that its result is the same, bit for bit. Settings that
+    were resolved from `auto` then are not resolved again. Variables that are set now take precedence. Example: a run
+    started with packs of 8,192 tokens and was killed. Now less memory is free, and `auto` would choose 4,096, but the
+    run continues with 8,192.
 
-    Without checkpoints, `settings` are recorded as what they begin with. They are also returned where the checkpoints
-    used another attention kernel, which this machine does not have or the user has overruled.
+    Without checkpoints, `settings` are recorded for a later resume. `settings` are also returned if the checkpoints
+    used another attention kernel, which this machine does not support or the user has overridden.
     """
     path = folder / "machine.json"
     if not (path.is_file() and last_checkpoint(folder)):
@@ -68,24 +69,24 @@ def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> Compute
     same_kernel = began.attention == settings.attention or (began.attention == "sdpa" and machine.attention == "auto")
     if not same_kernel:
         return settings
-    logger.info("resuming with the settings that the checkpoints began with")
+    logger.info("resuming with the machine settings of the checkpoints")
     unset = {name: value for name, value in asdict(began).items() if getattr(machine, name) == "auto"}
     return replace(settings, **unset)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; one that a kill left half written is deleted."""
+    """Return the newest complete checkpoint, if any. Newer ones that a killed run left incomplete are deleted."""
     steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*")}
     for step in sorted(steps, reverse=True):
         if _is_complete(steps[step]):
             return steps[step]
-        logger.warning("deleting %s: it is only half written", steps[step])
+        logger.warning("deleting %s, which is incomplete", steps[step])
         shutil.rmtree(steps[step])
     return None
 
 
 def forget(folder: Path) -> None:
-    """Delete the checkpoints of a finished run; what a tracker wrote beside them stays."""
+    """Delete the checkpoints of a finished run, but keep what a tracker wrote to the same folder."""
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     (folder / "machine.json").unlink(missing_ok=True)
@@ -94,7 +95,7 @@ def forget(folder: Path) -> None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Tell whether Trainer finished writing it: trainer_state.json is its last file."""
+    """Return whether Trainer finished writing a checkpoint: it writes trainer_state.json last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

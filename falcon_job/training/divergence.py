@@ -1,4 +1,4 @@
-"""How far do the predictions of quantized weights lie from those of the same weights in bf16? Asked before a run."""
+"""Check before a run how far predictions of quantized weights diverge from those of the same weights in bf16."""
 
 import gc
 import logging
@@ -23,20 +23,26 @@ class Divergence:
     """How predictions differ from those in bf16, over the completion tokens of a pack.
 
     Attributes:
-        kl: mean Kullback-Leibler divergence of the predicted distributions, in nats per token (Kullback and Leibler
-            1951).
-        same_choice: share of tokens, 0 to 1, for which both predict the same token as the most likely.
+        kl: mean Kullback-Leibler divergence KL(bf16 || quantized) of the predicted distributions, in nats per token
+            (Kullback and Leibler 1951).
+        same_choice: share of tokens, 0 to 1, for which both give the highest probability to the same token.
     """
 
     kl: float
     same_choice: float
 
     def __str__(self) -> str:
-        return f"{self.kl:.1e} nats per token, the same choice for {self.same_choice:.1%} of tokens"
+        return f"{self.kl:.1e} nats per token, same most likely token in {self.same_choice:.1%} of cases"
 
 
 def check_divergence(model: nn.Module, weights: Path, pack: Pack, precision: Precision) -> dict[str, float]:
-    """Return the divergence of a quantized model, whose adapter has no effect yet, on a pack with a dense mask.
+    """Return the divergence of a quantized model from the same weights in bf16.
+
+    Args:
+        model: the quantized model with a fresh adapter, which has no effect yet.
+        weights: folder of the base model.
+        pack: the tokens to predict; its mask must be dense.
+        precision: of the model.
 
     Raises:
         JobError: the divergence is above the precision's tolerance.
@@ -49,7 +55,7 @@ def check_divergence(model: nn.Module, weights: Path, pack: Pack, precision: Pre
             place=f"model.precision {precision}",
             fix="use model.precision bf16",
         )
-    logger.info("%s diverges from bf16 by %s", precision, divergence)
+    logger.info("divergence of %s from bf16: %s", precision, divergence)
     return asdict(divergence)
 
 
@@ -61,7 +67,7 @@ def diverge(logits: Tensor, reference: Tensor) -> Divergence:
 
 
 def _reference_logits(weights: Path, pack: Pack, device: torch.device) -> Tensor:
-    """Return the logits of the weights in bf16. A GPU gets one module at a time: both models would not fit it."""
+    """Return the logits of the weights in bf16. A GPU holds one module at a time: both models would not fit into it."""
     reference = load_base(weights, "bf16", torch.device("cpu"))
     if device.type != "cpu":
         cpu_offload(reference, execution_device=device)

@@ -1,7 +1,7 @@
-"""Does this model, on these libraries, give a pack the loss and gradients of separate sequences? Asked before a run.
+"""Check before a run that packs give the loss and gradients of separate sequences, with this model and these libraries.
 
-Some models ignore the mask of a pack without an error. Training would then run to its end with branches that see each
-other.
+Some models silently ignore the mask of a pack. Training would then finish without an error, although branches attend to
+each other.
 """
 
 import logging
@@ -28,7 +28,7 @@ MAX_BRANCHES = 3
 
 @dataclass(frozen=True)
 class Difference:
-    """|difference| / |reference|, of the loss and of all LoRA gradients (2-norms)."""
+    """Relative difference, |value - reference| / |reference|, of the loss and of all LoRA gradients (2-norms)."""
 
     loss: float
     gradients: float
@@ -38,14 +38,15 @@ class Difference:
 
 
 def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision, packer: Packer) -> Difference:
-    """Return how far a pack of the first of `trees` is from its separate sequences, both computed as in training.
+    """Return the difference between a pack of the first few `trees` and the same branches as separate sequences.
 
-    Two things are not as in training: dropout is off, and float8 layers multiply in the type of the base. What products
-    in float8 change is checked apart. Gradients, random state and mode are left as they were.
+    Both are computed as in training, with two exceptions: dropout is off, and float8 layers multiply in the dtype of
+    their input. How much multiplying in float8 changes is checked separately. Afterwards, gradients are cleared; random
+    state and training mode are unchanged.
 
     Raises:
-        JobError: they differ by more than the precision's rounding, or products in float8 change the gradients too
-            much.
+        JobError: they differ by more than the precision's rounding explains, or products in float8 change the gradients
+            too much.
     """
     trees = sample(trees)
     spec = PRECISIONS[precision]
@@ -55,8 +56,9 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision,
     tolerance = spec.self_check_tolerance
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
-            "ignores the mask of a pack on the installed transformers, so that questions would see each other in "
-            f"training (packed and separate sequences differ: {difference}; rounding makes at most {tolerance:.0e})",
+            "names a model that ignores the mask of a pack with the installed transformers, so that questions would "
+            f"attend to each other (packed and separate sequences differ: {difference}; rounding explains at most "
+            f"{tolerance:.0e})",
             place="model.source",
             fix="use a Falcon model with rotary positions, or a Llama-type model",
         )
@@ -64,16 +66,16 @@ def check_packing(model: nn.Module, trees: Sequence[Tree], precision: Precision,
 
 
 def sample(trees: Sequence[Tree]) -> list[Tree]:
-    """Return a few trees with a few branches each: enough to show every kind of leak."""
+    """Return a few trees with a few branches each, which is enough to reveal every kind of leak."""
     return [Tree(tree.prefix_ids, tree.branches[:MAX_BRANCHES]) for tree in trees[:MAX_TREES]]
 
 
 def compare(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
-    """Return how far the loss and gradients of packed `trees` are from those of separate sequences.
+    """Return the difference in loss and gradients between packed `trees` and separate sequences.
 
-    Under sdpa, separate sequences are ordinary ones that the model masks by itself. The block-sparse kernel gets each
-    sequence in a pack of the same length as the packed trees: one kernel, compiled once, so that only rounding differs.
-    float8 layers multiply in the type of the base meanwhile, because their rounding would hide a leak.
+    With sdpa, separate sequences are ordinary ones, whose causal mask the model makes itself. With FlexAttention, each
+    separate sequence gets a pack of the same length as the packed trees. So both use the same compiled kernel, and only
+    rounding differs. float8 layers multiply in the dtype of their input, because their rounding would hide a leak.
     """
     with _without_dropout(model), products_in_input_dtype(model):
         packed, separate = (loss_and_gradients(model, packs) for packs in _packed_and_separate(trees, packer))
@@ -81,7 +83,7 @@ def compare(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Differen
 
 
 def product_difference(model: nn.Module, trees: Sequence[Tree], packer: Packer) -> Difference:
-    """Return how far products in float8 move loss and gradients, against the same weights multiplied in bf16."""
+    """Return how much loss and gradients change when the same rounded weights are multiplied in float8, not in bf16."""
     packed, _ = _packed_and_separate(trees, packer)
     with _without_dropout(model):
         narrow = loss_and_gradients(model, packed)
@@ -96,26 +98,26 @@ def _check_products(
     difference = product_difference(model, trees, packer)
     if not max(difference.loss, difference.gradients) <= tolerance:
         raise JobError(
-            "changes the gradients of these weights, on the installed torch, too much to train "
+            "changes the gradients too much for training, with these weights and the installed torch "
             f"({difference}; at most {tolerance} is accepted)",
             place=f"model.precision {precision}",
             fix="use model.precision bf16",
         )
-    logger.info("self-check: products in float8 against those in bf16: %s", difference)
+    logger.info("self-check: products in float8 differ from those in bf16 (%s)", difference)
 
 
 @contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off. Layers with activation checkpointing stay in training mode: only there do they use it.
+    """Turn dropout off. Layers with activation checkpointing stay in training mode, since they checkpoint only there.
 
-    Afterwards the mode is as it was, and there are no gradients.
+    On exit, the training mode is restored and gradients are cleared.
     """
     was_training = model.training
     for module in model.modules():
         module.training = getattr(module, "gradient_checkpointing", False)
     config: Any = model.config
     dropouts = {name: value for name, value in vars(config).items() if "dropout" in name and isinstance(value, float)}
-    vars(config).update(dict.fromkeys(dropouts, 0.0))  # Falcon's layers read theirs at each call
+    vars(config).update(dict.fromkeys(dropouts, 0.0))  # Falcon's layers read the config at each call
     try:
         yield
     finally:
@@ -139,14 +141,14 @@ def separate_sequences(trees: Sequence[Tree]) -> list[Tree]:
 
 
 def loss_and_gradients(model: nn.Module, packs: Sequence[Pack]) -> tuple[Tensor, Tensor]:
-    """Return the summed loss over all completion tokens of `packs`, and the gradients of all trained weights, flat."""
+    """Return the summed loss over all completion tokens of `packs`, and all LoRA gradients in one vector."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
-    mixed = any(p.dtype == torch.float16 for p in model.parameters())  # these are trained under autocast
+    mixed = any(p.dtype == torch.float16 for p in model.parameters())  # these models are trained with autocast
     total = torch.zeros((), device=device)
     for pack in packs:
         with torch.autocast(device.type, torch.float16, enabled=mixed):
-            loss = completion_loss(model, pack.to(device))  # not divided: small gradients would vanish in float16
+            loss = completion_loss(model, pack.to(device))  # not a mean: gradients would underflow in float16
         loss.backward()
         total = total + loss.detach()
     gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]

@@ -1,4 +1,4 @@
-"""What a training run has done, and how fast."""
+"""Counts and throughput of a training run."""
 
 import sys
 from dataclasses import astuple, dataclass
@@ -8,12 +8,12 @@ import torch
 
 @dataclass
 class Speed:
-    """Counts over the steps of this process; after a resume, over the steps since.
+    """Counts over the steps of this process; steps before a resume are not included.
 
     Attributes:
-        branches: questions, where that is what branches are.
-        logical_tokens: as if each branch stood with its own copy of the prefix.
-        executed_tokens: slots that were computed, padding included.
+        branches: number of branches, each of which is a question.
+        logical_tokens: number of tokens if each branch had its own copy of the prefix.
+        executed_tokens: number of tokens that were computed, including padding.
         completion_tokens: tokens with a loss.
     """
 
@@ -23,18 +23,18 @@ class Speed:
     completion_tokens: int = 0
 
     def add(self, branches: int, logical_tokens: int, executed_tokens: int, completion_tokens: int) -> None:
-        """Count a step."""
+        """Add the counts of one step."""
         self.branches += branches
         self.logical_tokens += logical_tokens
         self.executed_tokens += executed_tokens
         self.completion_tokens += completion_tokens
 
     def since(self, earlier: "Speed") -> "Speed":
-        """Return what was counted after `earlier`."""
+        """Return the counts since `earlier`, a previous copy of this object."""
         return Speed(*(now - before for now, before in zip(astuple(self), astuple(earlier), strict=True)))
 
     def report(self, seconds: float) -> dict[str, float]:
-        """Return the `speed` of train.json, in the words of its readers, for a run of `seconds`."""
+        """Return the `speed` entry of train.json for a run that took `seconds`."""
         return {
             "seconds": round(seconds, 2),
             "questions_per_second": round(self.branches / seconds, 2),
@@ -46,7 +46,7 @@ class Speed:
 
 
 def peak_memory() -> int:
-    """Return the most bytes held so far: on the GPU where there is one, else by this process (0 on Windows)."""
+    """Return the peak memory so far in bytes: of the GPU if there is one, else of this process (0 on Windows)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":

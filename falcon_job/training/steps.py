@@ -1,6 +1,6 @@
-"""Which branches make an optimizer step: fixed by the seed before anything is packed.
+"""The branches of each optimizer step. The seed determines them before anything is packed.
 
-So the length of packs, and how many there are, change neither what a step learns from nor its loss, beyond rounding.
+So the number and length of packs do not change what a step trains on, and change its loss only by rounding.
 """
 
 import random
@@ -16,18 +16,18 @@ from falcon_job.tokens.dataset import Split
 
 
 class Step(TypedDict):
-    """One optimizer step, which is one item of a DataLoader: its packs, and counts."""
+    """The data of one optimizer step, which is one item of the DataLoader: packs and counts."""
 
     packs: list[Pack]
     branches: int
     logical_tokens: int
-    """As if each branch stood with its own copy of the prefix."""
+    """The number of tokens if each branch had its own copy of the prefix."""
     completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class TreePart:
-    """Branches [start, stop) of the tree at `index` of a split."""
+    """Branches [start, stop) of the tree at `index` in a split."""
 
     index: int
     start: int
@@ -35,15 +35,23 @@ class TreePart:
 
 
 class StepPlan:
-    """The branches of trees, taken in an order and cut into steps; a tree cut at an edge stands in both steps.
+    """Divides the branches of all trees into steps. A tree at the boundary between two steps is split between them.
 
-    With trees of 3, 2 and 4 branches in the order 2, 0, 1 and steps of 5, the first step holds the four branches of
-    tree 2 and the first of tree 0; the second holds the other two of tree 0 and both of tree 1. The plan keeps twelve
-    bytes for each tree: its place in the order, and where its branches end.
+    Example: trees 0, 1 and 2 have 3, 2 and 4 branches. They are taken in the order 2, 0, 1, with 5 branches per step.
+    The first step gets the four branches of tree 2 and the first one of tree 0. The second step gets the other two of
+    tree 0 and both of tree 1.
+
+    The plan takes twelve bytes per tree: the order of the trees and where the branches of each end.
     """
 
     def __init__(self, branch_counts: np.ndarray, branches_per_step: int, order: Sequence[int]) -> None:
-        """Take trees in `order`, indices of `branch_counts`; the last step may be smaller."""
+        """Plan the steps.
+
+        Args:
+            branch_counts: number of branches of each tree.
+            branches_per_step: number of branches of each step; the last step may have fewer.
+            order: indices of the trees, in the order in which to take them.
+        """
         self._order = np.asarray(order, dtype=np.int32)
         self._stops = np.cumsum(branch_counts[self._order], dtype=np.int64)
         self._counts = branch_counts
@@ -55,7 +63,7 @@ class StepPlan:
         return -(-self._branches // self._size)
 
     def __getitem__(self, step: int) -> list[TreePart]:
-        """Return what makes a step, counted from 0."""
+        """Return the parts of trees that make up a step, counted from 0."""
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         start = step * self._size
@@ -65,23 +73,23 @@ class StepPlan:
         return [self._part(place, start, stop) for place in range(first, last + 1)]
 
     def _part(self, place: int, start: int, stop: int) -> TreePart:
-        """Return which branches of the tree at a place of the order lie within branches [start, stop) of the epoch."""
+        """Return the part of the tree at `place` in the order that lies within branches [start, stop) of the epoch."""
         index, end = int(self._order[place]), int(self._stops[place])
         begin = end - int(self._counts[index])
         return TreePart(index, max(start, begin) - begin, min(stop, end) - begin)
 
 
 class StepDataset(Dataset[Step]):
-    """The steps of a split, one item each; `set_epoch` draws the order of trees anew."""
+    """The steps of a split, one per item. `set_epoch` shuffles the trees again."""
 
     def __init__(self, split: Split, branches_per_step: int, packer: Packer, seed: int | None) -> None:
         """Plan the first epoch.
 
         Args:
-            split: the trees.
-            branches_per_step: branches of one step.
-            packer: makes its packs.
-            seed: of the order of trees; None keeps the order of the file.
+            split: the passages, each of which is a tree.
+            branches_per_step: number of branches of a step.
+            packer: makes the packs of a step.
+            seed: for shuffling the trees; None keeps their order in the file.
         """
         self._split = split
         self._branches_per_step = branches_per_step

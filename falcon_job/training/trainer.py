@@ -1,4 +1,4 @@
-"""transformers.Trainer with our loss and steps: an item of its DataLoader is a whole optimizer step of packs."""
+"""A transformers.Trainer with our loss and steps. An item of its DataLoader holds all packs of an optimizer step."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ from falcon_job.training.steps import Step, StepDataset
 
 
 class PackedTrainer(Trainer):
-    """Trains on steps of packs. The loss of a step is the mean over its completion tokens, in any number of packs."""
+    """Trains on packs. The loss of a step is the mean over its completion tokens, however many packs hold them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,11 +31,11 @@ class PackedTrainer(Trainer):
 
     @property
     def running_loss(self) -> RunningLoss:
-        """The loss since the last log; on a resume, Trainer puts a restored object in its place."""
+        """The loss since the last log, looked up at each use, because Trainer replaces the callback on a resume."""
         return next(cb for cb in self.callback_handler.callbacks if isinstance(cb, RunningLoss))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Accumulate the gradients of a step's packs; return its loss, a scalar on the device."""
+        """Accumulate the gradients of all packs of a step. Return the loss of the step, a scalar on the device."""
         model.train()
         completion_tokens = inputs["completion_tokens"]
         total = torch.zeros((), device=self.args.device)
@@ -50,7 +50,7 @@ class PackedTrainer(Trainer):
         return total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the running loss of all steps since the last log, those before a resume included."""
+        """Log the mean loss of all steps since the last log, including those before a resume."""
         if "loss" in logs:
             logs["loss"] = self.running_loss.take()
         super().log(logs, start_time)
@@ -77,7 +77,7 @@ class PackedTrainer(Trainer):
         return metrics
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: Trainer's estimate is for rows of one length."""
+        """Return 0, because Trainer's estimate assumes rows of one length."""
         return 0
 
 
@@ -89,7 +89,7 @@ def build_trainer(
     validation: StepDataset | None,
     folder: Path,
 ) -> PackedTrainer:
-    """Return a trainer that writes its checkpoints, one an epoch, under `folder`.
+    """Return a trainer that writes one checkpoint per epoch to `folder`.
 
     Raises:
         InputError: a tracker in `train.report_to` is unknown or not installed.
@@ -116,15 +116,21 @@ def _check_trackers(names: Sequence[str]) -> None:
     known = set(INTEGRATION_TO_CALLBACK) - {"dvclive"}
     if unknown := sorted(set(names) - known):
         raise InputError(
-            f"train.report_to: {', '.join(unknown)} cannot be used; there are {', '.join(sorted(known))} (dvclive "
-            "would rewrite dvc.yaml while DVC runs it; reports/history.csv holds the same numbers)"
+            f"names {', '.join(unknown)}, which cannot be used (dvclive would rewrite dvc.yaml while DVC runs it; "
+            "reports/history.csv holds the same numbers)",
+            place="train.report_to",
+            fix=f"choose from {', '.join(sorted(known))}",
         )
     if missing := sorted(set(names) - set(get_available_reporting_integrations())):
-        raise InputError(f"train.report_to: {', '.join(missing)} is not installed: `.venv/bin/pip install` it")
+        raise InputError(
+            f"names {', '.join(missing)}, which is not installed",
+            place="train.report_to",
+            fix="install it with `.venv/bin/pip install`",
+        )
 
 
 def _single(items: list[Step]) -> Step:
-    """Return the one step that is a DataLoader's batch."""
+    """Collate a batch of one item: return the item."""
     (step,) = items
     return step
 
@@ -141,7 +147,7 @@ def training_arguments(
         output_dir=str(folder),
         seed=train.seed,
         num_train_epochs=train.epochs,
-        train_sampling_strategy="sequential",  # StepDataset has shuffled already
+        train_sampling_strategy="sequential",  # StepDataset shuffles
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         learning_rate=train.learning_rate,
@@ -166,5 +172,5 @@ def training_arguments(
         disable_tqdm=not sys.stderr.isatty(),
         log_level="error",
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would cut a step's one row over all GPUs
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else Trainer would split the row of a step over all GPUs
     return arguments

@@ -107,7 +107,7 @@ def test_other_weights_are_found(workspace, passages, bundle, work):
 )
 def test_missing_and_foreign_weights_are_found(workspace, passages, bundle, work):
     change(bundle / "adapter_model.safetensors", work)
-    with pytest.raises(JobError, match=r"exported adapter cannot be loaded.*1 weights differ"):
+    with pytest.raises(JobError, match=r"exported adapter cannot be loaded.*mismatched weights: 1"):
         verify_bundle(bundle, workspace.adapter, base_of(workspace), passages)
 
 

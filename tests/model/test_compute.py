@@ -55,8 +55,8 @@ def test_the_fastest_settings_that_fit_free_memory_are_chosen(falcon_7b, free, g
 def test_where_nothing_fits_the_smallest_is_tried_with_a_warning(falcon_7b, free, caplog):
     free(1)
     chosen(falcon_7b)
-    assert "takes about 1.4 GB beside the weights and 0.9 GB are free" in caplog.text
-    assert "FALCON_JOB_TOKENS_PER_PACK lower" in caplog.text
+    assert "needs about 1.4 GB in addition to the weights, but only 0.9 GB are free" in caplog.text
+    assert "lower FALCON_JOB_TOKENS_PER_PACK" in caplog.text
     caplog.clear()
     free(120)
     chosen(falcon_7b)

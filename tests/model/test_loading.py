@@ -108,13 +108,15 @@ def test_a_model_without_linear_layers_is_not_called_quantized(folder):
 
 def test_alibi_is_refused(tmp_path):
     FalconConfig(alibi=True, hidden_size=32, num_attention_heads=4).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"has alibi attention \(Falcon-RW\).*use a rotary model"):
+    with pytest.raises(InputError, match=r"holds a model with ALiBi \(such as Falcon-RW\).*use a rotary model"):
         load_base(tmp_path, "fp32", CPU)
 
 
 def test_a_model_that_is_not_causal_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"holds a t5 model, which is not a causal .*: name another model") as caught:
+    with pytest.raises(
+        InputError, match=r"holds a t5 model, which is not a causal .*: set model.source to another model"
+    ) as caught:
         load_base(tmp_path, "fp32", CPU)
     assert str(tmp_path) in str(caught.value)
 
@@ -196,7 +198,7 @@ def test_a_missing_weight_is_refused_and_not_drawn_at_random(folder):
     del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     error = refused(folder)
-    assert (error.place, error.problem) == (str(folder), f"lacks 1 weights, such as {name}")
+    assert (error.place, error.problem) == (str(folder), f"lacks 1 of the model's weights, such as {name}")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
@@ -206,8 +208,8 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(folder, precision
     weights[name] = torch.zeros(5, 7)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     error = refused(folder, precision)
-    assert error.problem.startswith("has 1 weights of other shapes than its config.json says")
-    assert f"{name}: [5, 7], not [32, 32]" in error.problem
+    assert error.problem.startswith("has weights of other shapes than its config.json says (1 in all, such as ")
+    assert f"{name}: found [5, 7], expected [32, 32]" in error.problem
     assert error.fix == "copy config.json and the weights from the same model"
 
 
@@ -263,7 +265,7 @@ def test_layers_that_float8_cannot_multiply_are_refused(tmp_path):
 
 def test_dora_is_not_put_on_float8_weights(folder):
     lora = make_params().lora.model_copy(update={"use_dora": True})
-    with pytest.raises(InputError, match=r"lora.use_dora does not work on float8 weights: set it to false"):
+    with pytest.raises(InputError, match=r"lora.use_dora does not work with float8 weights: set it to false"):
         add_adapter(load_base(folder, "fp8", CPU), lora, seed=0)
 
 
@@ -272,6 +274,8 @@ def test_a_model_too_large_for_the_device_does_not_fit_the_machine(folder, monke
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr(FalconForCausalLM, "from_pretrained", run_out)
-    with pytest.raises(MachineError, match=r"fp32 does not fit the memory of cpu \(tried to allocate .*nf4") as caught:
+    with pytest.raises(
+        MachineError, match=r"in fp32 does not fit into the memory of cpu \(tried to allocate 80 GiB\).*nf4"
+    ) as caught:
         load_base(folder, "fp32", CPU)
     assert caught.value.exit_code == 3

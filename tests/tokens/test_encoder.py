@@ -162,7 +162,7 @@ class Changed:
 
 
 def test_a_tokenizer_without_end_of_text_is_refused():
-    with pytest.raises(InputError, match=r"model\.source has a tokenizer without end-of-text token"):
+    with pytest.raises(InputError, match=r"model\.source names a model whose tokenizer has no end-of-text"):
         PromptEncoder(Changed(made("gpt-2"), None), TEMPLATES["seed"], 1)
 
 

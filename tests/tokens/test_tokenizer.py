@@ -56,14 +56,14 @@ def test_padding_skips_end_of_text_as_the_first_special_token(tmp_path):
 def test_end_of_text_as_the_only_special_token_is_refused(tmp_path, padding):
     folder = folder_with(tmp_path, ["<end>"], eos_token="<end>", **padding)
     with pytest.raises(
-        InputError, match=r"^model\.source has .*\(id 8\).*add a padding token to tokenizer_config\.json$"
+        InputError, match=r"^model\.source names .*\(id 8\).*add a padding token to tokenizer_config\.json$"
     ):
         make_encoder(folder, SEED)
 
 
 @pytest.mark.parametrize("special", [(), ("<other>",)], ids=["no special token", "another special token"])
 def test_no_end_of_text_is_refused(tmp_path, special):
-    with pytest.raises(InputError, match=r"^model\.source has a tokenizer without end-of-text token"):
+    with pytest.raises(InputError, match=r"^model\.source names a model whose tokenizer has no end-of-text"):
         make_encoder(folder_with(tmp_path, special), SEED)
 
 

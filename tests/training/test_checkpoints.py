@@ -35,7 +35,7 @@ def test_a_resumed_run_goes_on_as_it_began(tmp_path, caplog):
     begin(tmp_path, BEGUN)
 
     assert recall(tmp_path, NOW, Machine()) == BEGUN
-    assert "settings that the checkpoints began with" in caplog.text
+    assert "resuming with the machine settings of the checkpoints" in caplog.text
 
 
 def test_a_first_try_that_left_no_checkpoint_binds_nothing(tmp_path):

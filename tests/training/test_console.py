@@ -47,13 +47,13 @@ def test_trackers_are_handed_to_trainer(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("tracker", "problem"),
     [
-        ("tensorbord", "tensorbord cannot be used; there are .*tensorboard"),
+        ("tensorbord", "tensorbord, which cannot be used .*: choose from .*tensorboard"),
         ("dvclive", "dvclive would rewrite dvc.yaml"),
-        ("comet_ml", "comet_ml is not installed"),
+        ("comet_ml", "comet_ml, which is not installed: install it"),
     ],
 )
 def test_a_tracker_that_cannot_be_used_is_named_before_training(workspace, tracker, problem):
-    with pytest.raises(InputError, match=rf"train.report_to: .*{problem}"):
+    with pytest.raises(InputError, match=rf"train.report_to names .*{problem}"):
         run(workspace, train={"report_to": [tracker]})
 
 

@@ -66,7 +66,7 @@ def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(workspace, 
     with caplog.at_level("INFO", logger="falcon_job"):
         history = run(workspace)
 
-    assert f"deleting {newest}: it is only half written" in caplog.text
+    assert f"deleting {newest}, which is incomplete" in caplog.text
     assert "resuming from" in caplog.text
     assert [int(row["step"]) for row in history] == list(range(1, len(history) + 1))
 

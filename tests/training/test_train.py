@@ -187,5 +187,5 @@ def test_settings_that_cannot_serve_are_refused_before_anything_is_loaded(worksp
         run(workspace, Machine(tokens_per_pack=16))
     MistralForCausalLM(TINY_MISTRAL).save_pretrained(workspace.path("base"))
     pin(load_params(workspace.params).model, workspace).write(workspace.base)
-    with pytest.raises(InputError, match="attends over a sliding window of 8 tokens"):
+    with pytest.raises(InputError, match="names a model with a sliding window of 8 tokens"):
         run(workspace)

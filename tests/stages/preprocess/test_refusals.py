@@ -94,7 +94,7 @@ def changed_tokenizer(tmp_path, **roles):
 
 def test_a_tokenizer_without_end_of_text_is_an_error(job, tmp_path):
     job.model(changed_tokenizer(tmp_path, eos_token=None))
-    assert job.fails().startswith("model.source has a tokenizer without end-of-text token")
+    assert job.fails().startswith("model.source names a model whose tokenizer has no end-of-text token")
 
 
 def test_a_tokenizer_that_merges_across_pieces_is_warned_of(job, tmp_path, caplog):
