@@ -8,7 +8,7 @@ passage has two questions. Both begin with "Q:", which is stored once, too:
     token           The  sea  rose Q:   who? A:   Ann  END  why? A:   rain END
     position        0    1    2    3    4    5    6    7    4    5    6    7
     visible until   11   11   11   11   7    7    7    7    11   11   11   11
-    has loss                                 x    x              x    x
+    has loss                                      x    x              x    x
 
 A *slot* is the place of one token in the row. The second question (slots 8 to 11) continues at position 4, because it
 shares the tokens at positions 0 to 3. It does not attend to the first question (slots 4 to 7). "Visible until" says
@@ -23,8 +23,12 @@ which slot is the last to attend to a slot. This one number per slot defines the
 [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]
 >>> layout.visible_until.tolist()
 [11, 11, 11, 11, 7, 7, 7, 7, 11, 11, 11, 11]
->>> for row in dense_mask(torch.from_numpy(layout.visible_until))[0, 0]:
-...     print("".join("x" if seen else "." for seen in row))
+>>> layout.labels.tolist()  # a label is predicted by the slot before it
+[-100, -100, -100, -100, -100, -100, 40, 1, -100, -100, 41, 1]
+>>> def show(mask):
+...     for row in mask[0, 0]:
+...         print("".join("x" if seen else "." for seen in row))
+>>> show(dense_mask(torch.from_numpy(layout.visible_until)))
 x...........
 xx..........
 xxx.........
@@ -37,6 +41,22 @@ xxxx....x...
 xxxx....xx..
 xxxx....xxx.
 xxxx....xxxx
+
+A second passage in the same row starts again at position 0, and neither passage attends to the other:
+
+>>> layout = lay_out([Tree([30, 31], (Branch([10], [40]),)), Tree([32], (Branch([10], [41]), Branch([11], [42])))])
+>>> layout.position_ids.tolist()
+[0, 1, 2, 3, 0, 1, 2, 1, 2]
+>>> show(dense_mask(torch.from_numpy(layout.visible_until)))
+x........
+xx.......
+xxx......
+xxxx.....
+....x....
+....xx...
+....xxx..
+....x..x.
+....x..xx
 
 More terms: a *tree* is a prefix with its branches. A branch is a *prompt*, which has no loss, and a *completion*, which
 is trained on. A *step* is the data of one optimizer step. Its trees are distributed over *packs*, rows of at most

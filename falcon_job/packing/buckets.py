@@ -39,15 +39,15 @@ def first_fit(trees: Iterable[Tree], tokens_per_pack: int) -> list[list[Tree]]:
     """
     pieces = sorted((piece for tree in trees for piece in split_tree(tree, tokens_per_pack)), key=len, reverse=True)
     packs: list[list[Tree]] = []
-    room: list[int] = []
+    free: list[int] = []
     for piece in pieces:
-        place = next((i for i, free in enumerate(room) if free >= len(piece)), None)
+        place = next((i for i, slots in enumerate(free) if slots >= len(piece)), None)
         if place is None:
             packs.append([piece])
-            room.append(tokens_per_pack - len(piece))
+            free.append(tokens_per_pack - len(piece))
         else:
             packs[place].append(piece)
-            room[place] -= len(piece)
+            free[place] -= len(piece)
     return packs
 
 

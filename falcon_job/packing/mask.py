@@ -26,7 +26,7 @@ def may_attend(query: Tensor, key: Tensor, visible_until: Tensor) -> Tensor:
     Slot 4 (B) attends to slots 0, 1 and 4, but not to slots 2 and 3 (A), which are visible only until slot 3.
 
     The rule is element-wise on slot numbers that broadcast, so it works for the dense and the block-sparse mask. It is
-    the rule of FlashMask's column-wise masks (Wang et al. 2024, arXiv 2410.01359, section 4.1).
+    the rule of FlashMask's column-wise masks (Wang et al. 2024, arXiv 2410.01359).
 
     Args:
         query: slot numbers, any shape.

@@ -47,14 +47,6 @@ def test_every_branch_is_packed_once_with_its_prefix(trees):
     assert sequences(tree for pack in packs for tree in pack) == sequences(trees)
 
 
-@given(MANY)
-def test_the_order_in_which_branches_are_given_changes_no_pack(trees):
-    copies = [Tree(list(tree.prefix_ids), tree.branches[::-1]) for tree in trees]
-    first, second = ([sum(map(len, pack)) for pack in first_fit(each, TOKENS_PER_PACK)] for each in (trees, copies))
-
-    assert first == second
-
-
 def test_two_half_full_trees_share_a_pack():
     tree = Tree([1] * 10, (Branch([2], [3]),))
 
