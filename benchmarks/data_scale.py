@@ -1,10 +1,12 @@
-"""Measure preprocessing by the number of questions: time, peak host memory, and what training holds for each question.
+"""Measure how preprocessing scales with the number of questions: time, peak host memory, and memory per question.
 
     python -m benchmarks.data_scale [--questions 10000 ...] [--format jsonl]
 
-Generates rows of invented questions, seven to a passage of about 120 words, and runs the stage by its own command, with
-the demo's settings and tokenizer and 1,024 tokens. Host memory is the resident set of the stage, which includes the
-pages of mapped files. `kept_bytes_a_question` is what a process that has planned all training steps holds in memory.
+Generates synthetic questions, seven per passage of about 120 words, and runs the stage with its own command. Settings
+and tokenizer are those of the demo, with 1,024 as `preprocess.max_tokens`. Host memory is the resident set of the
+stage, including the pages of mapped files. `kept_bytes_a_question` is the memory that a process holds per question once
+it has planned all training steps.
+
 Prints one JSON line for each number of questions.
 """
 
@@ -33,21 +35,21 @@ from falcon_job.packing import Packer
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.steps import StepDataset
 
-QUESTIONS_A_PASSAGE = 7
+QUESTIONS_PER_PASSAGE = 7
 WORDS = "the harbour of a city was dug by many people in stone and later sold to another king".split()  # noqa: SIM905
 ROWS_AT_A_TIME = 10_000
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Yield flat rows; those of a passage follow each other, as in most files."""
+    """Yield flat rows. Rows of the same passage are adjacent, as in most files."""
     draw = random.Random(0)
     context, years = "", []
     for number in range(count):
-        if number % QUESTIONS_A_PASSAGE == 0:
-            years = [str(draw.randrange(1000, 2000)) for _ in range(QUESTIONS_A_PASSAGE)]
+        if number % QUESTIONS_PER_PASSAGE == 0:
+            years = [str(draw.randrange(1000, 2000)) for _ in range(QUESTIONS_PER_PASSAGE)]
             parts = [" ".join([*draw.choices(WORDS, k=15), year]) for year in years]
             context = f"Passage {number}. " + ". ".join(parts) + "."
-        year = years[number % QUESTIONS_A_PASSAGE]
+        year = years[number % QUESTIONS_PER_PASSAGE]
         answers: dict[str, list[Any]] = {"text": [year], "answer_start": [context.index(year)]}
         if draw.random() < 1 / 3:
             answers = {"text": [], "answer_start": []}
@@ -57,7 +59,7 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def write(path: Path, count: int) -> None:
-    """Write generated rows to a file, as JSON Lines or Parquet by its suffix."""
+    """Write generated rows to a file: JSON Lines or Parquet, depending on its suffix."""
     remaining = rows(count)
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
@@ -70,7 +72,7 @@ def write(path: Path, count: int) -> None:
 
 
 def prepare(work: Path, name: str, count: int) -> None:
-    """Copy the code and the demo into a folder, with generated training questions."""
+    """Copy the code and the demo to a folder, and replace the training questions with generated ones."""
     for code in CODE:
         copy = shutil.copytree if (ROOT / code).is_dir() else shutil.copy
         copy(ROOT / code, work / code)
@@ -84,7 +86,7 @@ def prepare(work: Path, name: str, count: int) -> None:
 
 
 def run_stage(work: Path, stage: str) -> tuple[float, int]:
-    """Run a stage; return its seconds and its peak resident set in bytes.
+    """Run a stage; return its duration in seconds and its peak resident set in bytes.
 
     Raises:
         SystemExit: the stage failed.

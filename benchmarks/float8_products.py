@@ -6,9 +6,9 @@ Measures the forward product and the product for the input gradient, with random
 one scale per token and per output, `tensor` one per matrix, and `fast` accumulates in the tensor cores. Errors are
 relative 2-norms against float64.
 
-`rows_cast` and `tensor_cast` are the times to find the scales and cast, in a separate compiled function. `delayed_cast`
-is the time to cast with a scale known from earlier packs. In training, most of this is fused with the operation that
-makes the numbers.
+`rows_cast` and `tensor_cast` are the times to compute the scales and cast, in a separate compiled function.
+`delayed_cast` is the time to cast with a scale known from earlier packs. In training, most of this is fused with the
+operation that computes the numbers.
 
 Prints one JSON line for each layer and direction, then the sum over all layers.
 """
@@ -37,13 +37,13 @@ def quantize_tensor(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cast(values: Tensor, scale: Tensor) -> Tensor:
-    """Return a matrix as float8 with a known scale, as in delayed scaling, which takes it from earlier packs."""
+    """Return a matrix as float8 with a known scale, as in delayed scaling, where it comes from earlier packs."""
     limit = torch.finfo(FLOAT8).max
     return (values.float() / scale).clamp(-limit, limit).to(FLOAT8)
 
 
 def multiply(rows: Tensor, scale: Tensor, columns: Tensor, column_scale: Tensor, fast: bool) -> Tensor:
-    """Return the product of float8 [M, K] and [N, K], [M, N], in bfloat16."""
+    """Return the product of float8 [M, K] and the transpose of float8 [N, K]: bfloat16 [M, N]."""
     return multiply_float8(rows, columns.t(), scale, column_scale.t(), fast_accumulation=fast)
 
 
@@ -74,7 +74,7 @@ def measure(tokens: int, inputs: int, outputs: int, device: torch.device) -> dic
 @click.option("--hidden", default=4544)
 @click.option("--layers", default=32)
 def main(tokens: int, hidden: int, layers: int) -> None:
-    """Print one JSON line for each product and one for the sum."""
+    """Print one JSON line for each product and one for the sum over all layers."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     shapes = {"qkv": (hidden, hidden + 128), "dense": (hidden, hidden), "up": (hidden, 4 * hidden)}

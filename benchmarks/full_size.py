@@ -1,4 +1,4 @@
-"""What each stage of a preset costs at full size: wall time, peak GPU and host memory, size of its outputs.
+"""Measure what each stage of a preset costs at full size: wall time, peak GPU and host memory, size of its outputs.
 
     python -m benchmarks.full_size PRESET MODEL SQUAD WORK [--cap-gb 7]
 
@@ -6,7 +6,7 @@ Runs the stages' own commands in WORK, without DVC. WORK is a copy of the code w
 with safetensors and a tokenizer) replaces the preset's model, and train.json and dev.json of SQUAD replace its data.
 
 GPU memory is what the device has in use, sampled every tenth of a second, minus what was in use before. `--cap-gb`
-limits the memory that torch may take in each process, as a smaller card would. Host memory is the resident set of the
+limits the memory that torch may use in each process, as on a smaller card. Host memory is the resident set of the
 process, including the pages of weights that it maps.
 
 Prints one JSON line for each stage. WORK/STAGE.log holds the stage's output.
@@ -47,7 +47,7 @@ runpy.run_module("falcon_job", run_name="__main__", alter_sys=True)
 
 
 class Watch(threading.Thread):
-    """Records the peak GPU memory while it runs, minus what was in use at its start."""
+    """Records the peak GPU memory while it runs, minus the memory in use before it was created."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -75,7 +75,7 @@ def _gpu_in_use() -> int:
 
 
 def run_stage(stage: str, work: Path, cap_bytes: int | None) -> dict[str, Any]:
-    """Run a stage and return what it cost.
+    """Run a stage and return its time, peak memory and size of outputs.
 
     Raises:
         SystemExit: the stage failed; the message has the end of its output.

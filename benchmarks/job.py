@@ -1,4 +1,4 @@
-"""Workspaces for benchmarks: create them, run stages in them without DVC, and spread the work over all GPUs."""
+"""Create workspaces for benchmarks, run stages in them without DVC, and distribute runs over all GPUs."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CODE = ("falcon_job", "presets", "dvc.yaml")
 SCORES = ("f1", "has_ans_f1", "no_ans_f1")
 SIDE_BY_SIDE = {"FALCON_JOB_TOKENS_PER_PACK": "4096", "FALCON_JOB_ACTIVATION_CHECKPOINTING": "off"}
-"""For runs that share a GPU: settings that would otherwise depend on the memory that the other runs leave."""
+"""For runs that share a GPU: settings that would otherwise depend on the memory that other runs leave free."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +56,7 @@ def prepare(preset: str, model: Path, squad: Path, work: Path) -> None:
 
 
 def stage_environment(work: Path) -> dict[str, str]:
-    """Return the environment variables with which a stage runs the code of a workspace."""
+    """Return the environment in which a stage runs the code of a workspace."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])}
 
 
@@ -113,7 +113,7 @@ def train_and_score(work: Path, **environment: str) -> dict[str, float]:
 
 
 def scores(work: Path, report: str) -> dict[str, float]:
-    """Return the F1 scores of a report."""
+    """Return the F1 scores in a report."""
     content = read_json(work / "reports" / f"{report}.json")
     return {name: content[name] for name in SCORES}
 
@@ -136,6 +136,6 @@ def variant(shared: Path, name: str, **groups: dict[str, Any]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a report."""
+    """Read a JSON file, such as a report."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content

@@ -1,4 +1,4 @@
-"""Compare the F1 of runs with that of others, question by question."""
+"""Compare the F1 scores of pairs of runs, question by question."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,6 @@ def f1_difference(pairs: Sequence[tuple[Predictions, Predictions]], dev: Path) -
 
 
 def _differences(ours: Predictions, others: Predictions, golds: Mapping[str, Sequence[str]]) -> list[float]:
-    """Return by how much F1 is higher in `ours`, one difference a question, in the order of `golds`."""
+    """Return by how much F1 is higher in `ours` for each question, in the order of `golds`."""
     scores, other_scores = question_scores(ours, golds), question_scores(others, golds)
     return [scores[name].f1 - other_scores[name].f1 for name in golds]

@@ -1,11 +1,13 @@
-"""Measure what a precision costs in quality: the same runs in several precisions, compared question by question.
+"""Measure what a precision costs in quality: compare the same runs in several precisions, question by question.
 
     python -m benchmarks.precision_quality PRESET MODEL SQUAD WORK [--precision fp8 ...] [--seeds 5] [--at-once 5]
 
-Trains and evaluates with the commands of the stages in WORK, in bf16 and in each precision named: PRESET's params, the
-model in the folder MODEL, all questions in SQUAD's train.json and dev.json, and `train.seed` 0, 1, ... Prints one JSON
-line for each run, then one for each precision: the mean differences from bf16 over the seeds, and for F1 the 95 %
-interval of a paired bootstrap over the passages of dev.
+Runs the stages train and evaluate in WORK, in bf16 and in each `--precision`, with `train.seed` 0, 1, ... All runs use
+PRESET's params. MODEL (a folder) replaces the preset's model, and all of train.json and dev.json of SQUAD replace its
+data.
+
+Prints one JSON line for each run, then one for each precision: the mean differences from bf16 over the seeds. For F1 it
+also gives the 95 % interval of a paired bootstrap over the passages of dev.
 """
 
 import json
@@ -36,7 +38,7 @@ Run = dict[str, Any]
 
 
 def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
-    """Train and evaluate in a copy of a preprocessed workspace; return the numbers and the predictions."""
+    """Train and evaluate in a copy of a preprocessed workspace; return scores, losses and predictions."""
     work = variant(shared, f"{precision}-{seed}", model={"precision": precision}, train={"seed": seed})
     return {
         "precision": precision,
@@ -48,7 +50,7 @@ def run(shared: Path, precision: str, seed: int, gpu: str) -> Run:
 
 
 def compare(runs: Sequence[Run], precision: str, dev: Path) -> dict[str, Any]:
-    """Return the differences between the runs in a precision and those in bf16 with the same seeds."""
+    """Return the mean differences between the runs in a precision and those in bf16 with the same seeds."""
     ours, reference = (_by_seed(runs, name) for name in (precision, REFERENCE))
     pairs = [(ours[seed], reference[seed]) for seed in reference]
     means = {f"{key}_difference": mean(a[key] - b[key] for a, b in pairs) for key in (*SCORES[1:], "validation_loss")}

@@ -1,10 +1,11 @@
-"""Measure what a preset scores, untuned and trained with several seeds.
+"""Measure the scores of a preset, untuned and trained with several seeds.
 
     python -m benchmarks.seeds PRESET MODEL SQUAD WORK [--seeds 5] [--at-once 1]
 
-Runs the commands of the stages in WORK, with PRESET's params, the model in the folder MODEL, the questions in SQUAD's
-train.json and dev.json, and `train.seed` 0, 1, ... Prints one JSON line for the untuned model and one for each seed,
-then the mean and the standard deviation over the seeds.
+Runs the stages in WORK with PRESET's params and `train.seed` 0, 1, ... MODEL (a folder) replaces the preset's model,
+and train.json and dev.json of SQUAD replace its data.
+
+Prints one JSON line for the untuned model and one for each seed, then the mean and standard deviation over the seeds.
 """
 
 import json

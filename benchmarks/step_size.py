@@ -1,12 +1,12 @@
-"""How many questions an optimizer step may have: the loss after equal epochs, with the best learning rate for each.
+"""Measure the loss after equal epochs with different numbers of questions per step, each at its best learning rate.
 
     python -m benchmarks.step_size PRESET MODEL SQUAD WORK [--questions 32 ...] [--learning-rate 0.0005 ...]
         [--seeds 2] [--at-once 5]
 
 Trains in WORK with the stage's own command and PRESET's params. MODEL (a folder) replaces the preset's model, and all
-of train.json and dev.json of SQUAD replace its data. One seed tries every learning rate for every number of questions
-per step. The best rate then runs with other seeds, and only those count. The loss is that of the validation answers,
-which are not trained on.
+of train.json and dev.json of SQUAD replace its data. First, one seed tries each learning rate with each number of
+questions per step. Then the best rate runs with other seeds, and only their losses count. They are losses on the
+validation split, which is not trained on.
 
 Prints one JSON line for each run, then one for each number of questions: mean and standard deviation over the seeds.
 `at_edge` says that the best learning rate was the smallest or largest one tried, so a rate beyond it may be better.

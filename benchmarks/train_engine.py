@@ -1,13 +1,13 @@
-"""How fast the training engine is and where the time goes: the shipped Trainer on real questions.
+"""Measure how fast training is and where the time goes: the shipped trainer on real questions.
 
     python -m benchmarks.train_engine MODEL SPLIT [--precision bf16] [--questions 256 ...] [--steps 12]
 
 MODEL is a folder with a base model. If it is a folder named falcon-7b that does not exist, it is created with random
 weights of Falcon-7B's shape. SPLIT is an encoded split (build/dataset/train.arrow).
 
-Prints one JSON line for each setting. Every step runs once before the measurement, which compiles the layers; the time
-is then taken between two synchronizations. `questions_per_second_without_trainer` is the speed of the same packs in a
-bare loop: forward, backward, clipping, optimizer.
+Prints one JSON line for each setting. Each step runs once before the measurement, so that all layers are compiled. Time
+is measured between two synchronizations with the device. `questions_per_second_without_trainer` is the speed of the
+same packs in a plain loop: forward, backward, gradient clipping, optimizer.
 """
 
 import json

@@ -4,18 +4,18 @@
         [--most-seconds S] [--output FILE]
 
 All systems use PRESET's hyperparameters, without dropout. MODEL is a folder (LitGPT is set up only for a Falcon of the
-7B type). SQUAD is a folder with train.json and dev.json, of which at most N questions train.
+7B type). SQUAD is a folder with train.json and dev.json. At most N training questions are used.
 
 Each system runs as shipped, once for each batch size. A system that uses transformers' Falcon also runs with its
 attention fixed (`mended`, see `benchmarks.peers.mended`). Each setting runs in its own process, one at a time on each
 GPU. The reported time is that of the fastest epoch after the first.
 
-A system that packs is checked: do its packs give the gradients of separate sequences? If not, `leaks` is true, and the
-setting is left out of the ratios. The trained models answer dev. With `--most-seconds` they do not, and a peer's epoch
-that takes longer is cut short at the end of an optimizer step.
+If a system packs, its packs are compared with separate sequences. If their gradients differ, `leaks` is true, and the
+setting is left out of the ratios. The trained models answer dev. With `--most-seconds` they do not, and an epoch of a
+peer that takes longer ends after the current optimizer step.
 
-Prints one JSON line for each setting, then the ratios. FILE receives all of it. A setting that fails is reported with
-the end of its output.
+Prints one JSON line for each setting, then the ratios. FILE receives the same results. A setting that fails is reported
+with the end of its output.
 
 `make benchmark` creates an environment with the peers and runs this on the bundled data.
 """
@@ -68,7 +68,7 @@ SHOWN_OF_A_FAILURE = 300
 
 
 def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
-    """Yield all settings: ours, ordinary packing in our engine, and the peers with each batch size."""
+    """Yield all settings: ours, ordinary packing in our trainer, and the peers with each batch size."""
     yield OURS
     yield ORDINARY_PACKING
     for (system, batching), attention, count in product(
@@ -80,7 +80,7 @@ def all_settings(rows: Sequence[int], falcon: bool) -> Iterator[Setting]:
 
 
 def run(work: Path, model: Path, options: dict[str, Any], setting: Setting, gpu: str) -> Result:
-    """Run a setting and return its row of results, with predictions if it is scored, or with the error if it failed."""
+    """Run a setting. Return its results, with predictions if it is scored, or with the error if it failed."""
     command = [sys.executable, "-m", "benchmarks.peers", str(model), json.dumps(options), json.dumps(asdict(setting))]
     env = {**stage_environment(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
@@ -95,7 +95,7 @@ def run(work: Path, model: Path, options: dict[str, Any], setting: Setting, gpu:
 
 
 def run_all(shared: Path, model: Path, options: dict[str, Any], settings: Sequence[Setting]) -> Iterator[Result]:
-    """Yield the row of each setting. Each GPU has its own copy of the preprocessed workspace `shared`."""
+    """Yield the results of each setting. Each GPU has its own copy of the preprocessed workspace `shared`."""
 
     def one(setting: Setting, gpu: str) -> Result:
         work = shared.with_name(f"gpu-{gpu}")
@@ -107,7 +107,7 @@ def run_all(shared: Path, model: Path, options: dict[str, Any], settings: Sequen
 
 
 def compare(results: Sequence[Result], dev: Path) -> list[Result]:
-    """Compare ours with ordinary packing in our engine and with the fastest setting of each peer."""
+    """Compare ours with ordinary packing in our trainer and with the fastest setting of each peer."""
     done = [row for row in results if "failed" not in row and not row.get("leaks")]
     ours = [row for row in done if row["setting"] == asdict(OURS)]
     others: dict[str, list[Result]] = {}
@@ -146,7 +146,7 @@ def _of_7b_type(config: Result) -> bool:
 
 
 def provenance() -> Result:
-    """Return where, when and how the results were measured: the head of the file of results."""
+    """Return where, when and how the results were measured, for the head of the results file."""
     described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

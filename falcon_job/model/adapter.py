@@ -106,7 +106,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise InputError(f"has no {name}", place=folder, fix=OBTAIN_AGAIN)
     config, saved = _read_config(folder / CONFIG), _read_shapes(folder / WEIGHTS)
     try:
-        # peft silently ignores weights that do not match, so all shapes are compared below
+        # peft at most warns of weights that do not match, so all shapes are compared below
         adapted = PeftModel.from_pretrained(model, str(folder), config=config, ignore_mismatched_sizes=True)
     except ValueError as error:
         raise InputError(
