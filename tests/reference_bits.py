@@ -22,9 +22,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from falcon_job.pipeline import STAGES
+
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
-STAGES = ("fetch", "preprocess", "baseline", "train", "evaluate", "export")
 SAME_BITS = (
     "build/dataset/*",
     "build/adapter/*",

@@ -24,7 +24,7 @@ from falcon_job.params import Params
 from falcon_job.sources.base_model import locate
 from falcon_job.tokens.dataset import Split
 from falcon_job.training.callbacks import COLUMNS, history
-from falcon_job.training.checkpoints import fingerprint, forget, last_checkpoint, recall
+from falcon_job.training.checkpoints import delete_checkpoints, fingerprint, last_checkpoint, resume_settings
 from falcon_job.training.divergence import check_divergence
 from falcon_job.training.self_check import check_packing
 from falcon_job.training.steps import StepDataset
@@ -46,7 +46,7 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
     model, chosen = load_for_training(weights, params, machine)
-    compute = recall(folder, chosen, machine)
+    compute = resume_settings(folder, chosen, machine)
     logger.info("%s", compute)
     packer = compute.packer()
     split = Split(workspace.dataset / "train.arrow")
@@ -66,7 +66,7 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     write_csv(workspace.reports / "history.csv", COLUMNS, history(trainer.state.log_history))
     report = {**_report(trainer, split, seconds), **divergence, "compute": asdict(compute)}
     write_json(workspace.reports / "train.json", report)
-    forget(folder)
+    delete_checkpoints(folder)
 
 
 def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:

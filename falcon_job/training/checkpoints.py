@@ -50,7 +50,7 @@ def _lookup(params: dict[str, object], key: str) -> object:
     return value
 
 
-def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> ComputeSettings:
+def resume_settings(folder: Path, settings: ComputeSettings, machine: Machine) -> ComputeSettings:
     """Return the settings to train with: those of the checkpoints in `folder` if they can be used, else `settings`.
 
     A resumed run keeps the settings that it started with, so that its result is the same, bit for bit. Settings that
@@ -58,10 +58,10 @@ def recall(folder: Path, settings: ComputeSettings, machine: Machine) -> Compute
     started with packs of 8,192 tokens and was killed. Now less memory is free, and `auto` would choose 4,096, but the
     run continues with 8,192.
 
-    Without checkpoints, `settings` are recorded for a later resume. `settings` are also returned if the checkpoints
-    used another attention kernel, which this machine does not support or the user has overridden.
+    Without checkpoints, `settings` are written to compute.json for a later resume. They are also returned if the
+    checkpoints used another attention kernel, which this machine does not support or the user has overridden.
     """
-    path = folder / "machine.json"
+    path = folder / "compute.json"
     if not (path.is_file() and last_checkpoint(folder)):
         write_json(path, asdict(settings))
         return settings
@@ -85,11 +85,11 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def forget(folder: Path) -> None:
+def delete_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a finished run, but keep what a tracker wrote to the same folder."""
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    (folder / "machine.json").unlink(missing_ok=True)
+    (folder / "compute.json").unlink(missing_ok=True)
     with suppress(OSError):  # not empty
         folder.rmdir()
 
