@@ -61,7 +61,7 @@ def load_base(folder: Path, precision: Precision, device: torch.device) -> PreTr
         raise MachineError(
             f"in {precision} does not fit into the memory of {device} ({first_line(error)})",
             place=folder,
-            fix="use a smaller model, a larger GPU" + ("" if precision == "nf4" else ", or model.precision nf4"),
+            fix="use a smaller model or a larger GPU" + ("" if precision == "nf4" else ", or model.precision nf4"),
         ) from error
 
 
