@@ -63,7 +63,7 @@ def test_one_file_with_passages_and_one_without_are_an_error(job, closed):
     job.raw(closed, ".jsonl", pairs(closed, 20))
     opened = {"train": "dev", "dev": "train"}[closed]
     assert job.fails() == (
-        f"dataset.{opened} asks about passages, but dataset.{closed} is closed book: name two files of the same kind"
+        f"dataset.{opened} asks about passages, but dataset.{closed} is closed-book: use two files of the same kind"
     )
 
 
