@@ -74,7 +74,7 @@ def test_a_single_passage_cannot_be_split(job):
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_file_that_was_not_fetched_is_named(job, split):
     (job.workspace.raw / f"{split}.json").unlink()
-    assert f"holds no {split} file: run `falcon-job run fetch`" in job.fails()
+    assert f"has no {split} file: run `falcon-job run fetch`" in job.fails()
 
 
 def test_a_tokenizer_that_is_not_the_pinned_one_is_an_error(job):
