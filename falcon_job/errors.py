@@ -22,7 +22,7 @@ class Problem:
     """One thing that is wrong: "PLACE PROBLEM: FIX".
 
     Attributes:
-        problem: what is wrong: a predicate whose subject is the place, or a whole sentence if there is no place.
+        problem: what is wrong, as the predicate of a sentence about the place; a whole sentence if there is no place.
         place: a file, a key, an article, a question id.
         fix: what to do about it; "" if the error that lists this problem has a fix for all.
     """

@@ -39,7 +39,7 @@ class Passage:
 
     Attributes:
         article: the title of its article; "" if the file gives none.
-        text: the passage; None for a closed-book question, which stands alone.
+        text: the passage; None for a closed-book question, which has a `Passage` of its own.
         questions: at least one.
     """
 

@@ -189,7 +189,7 @@ def _changed(path: Path, revision: str | None) -> InputError:
 
 
 def _check_complete(folder: Path, names: Collection[str], source: str) -> None:
-    """Check that a folder holds a complete model in safetensors.
+    """Check that a folder has a complete model with safetensors weights.
 
     Raises:
         InputError: something is missing or damaged, or the weights are in another format.
@@ -227,7 +227,7 @@ def _shards(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = "does not list the files that hold the weights"
+        problem = "does not list the files of the weights"
         raise InputError(problem, place=index, fix="copy or download the model again") from error
 
 

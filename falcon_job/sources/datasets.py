@@ -16,7 +16,7 @@ SPLITS = ("train", "dev")
 def fetch_datasets(dataset: DatasetParams, workspace: Workspace) -> None:
     """Write train.*, dev.* and manifest.json to build/raw: all of them, or none.
 
-    manifest.json holds, for each split, its source as in params, its sha256 and its size in bytes.
+    manifest.json records the source of each split (as in params), its sha256 and its size in bytes.
 
     Raises:
         InputError: a file is missing, has another sha256 than in params, or is outside data/ without one in params.

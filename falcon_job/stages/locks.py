@@ -82,7 +82,7 @@ def _locking_pids(path: Path) -> set[int]:
 
 
 def _holds(pid: int, path: Path) -> bool:
-    """Tell whether the process that wrote `pid` to the file is still alive. A later one with the same id is not it."""
+    """Tell whether the process that wrote `pid` to the file is still alive. A later one with the same id is ignored."""
     try:
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE

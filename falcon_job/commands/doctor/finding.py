@@ -33,7 +33,7 @@ def problem(error: JobError) -> Finding:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The clone, params and settings to check. If one is missing or invalid, its default stands here."""
+    """The clone, params and settings to check. What is missing or invalid keeps its default."""
 
     workspace: Workspace | None = None
     params: Params | None = None

@@ -16,7 +16,7 @@ def read(path: Path) -> Iterator[Passage | Problem]:
     A row without the keys of either kind is read like the rows before it, and as a flat row if there are none.
 
     Raises:
-        UnreadableError: it is not UTF-8, mixes both kinds or holds a SQuAD document.
+        UnreadableError: it is not UTF-8, mixes both kinds or is a SQuAD document.
     """
     first_line: dict[str, int] = {}
     for number, line in read_lines(path):
@@ -35,7 +35,7 @@ def read(path: Path) -> Iterator[Passage | Problem]:
 
 
 def _kind(row: Any) -> str | None:
-    """Return "flat", "pair" or "document", by the keys of a row; None if it has the keys of none of them."""
+    """Return whether the keys of a row make it "flat", a "pair" or a SQuAD "document"; None if they fit no kind."""
     kinds = {"context": "flat", "answers": "flat", "answer": "pair", "data": "document"}
     return next((kind for key, kind in kinds.items() if isinstance(row, dict) and key in row), None)
 

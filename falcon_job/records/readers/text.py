@@ -27,7 +27,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file with their numbers, from 1; a byte order mark is dropped.
 
     Raises:
-        UnreadableError: it is not UTF-8, or holds only white space.
+        UnreadableError: it is not UTF-8, or has only whitespace.
     """
     offset, blank = 0, True
     with path.open("rb") as file:
