@@ -1,4 +1,4 @@
-# Windows has no make: README gives the commands to run there instead.
+# Windows has no make. README lists the commands to run there instead.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -33,7 +33,7 @@ train: env ## Run the whole job and print its scores (PRESET=… writes that pre
 	@$(JOB) run
 
 .PHONY: repro
-repro: env ## Run the stages that are out of date, such as after a change of params.yaml
+repro: env ## Run the stages that are out of date, for example after an edit of params.yaml
 	@$(JOB) run
 
 .PHONY: data
@@ -49,7 +49,7 @@ metrics: env ## Compare this run's scores with the last commit's
 	$(BIN)/dvc metrics diff
 
 .PHONY: accept
-accept: env ## Accept an edit of the code that cannot change results: run nothing (dvc commit)
+accept: env ## Accept a code edit that cannot change results, without running anything (dvc commit)
 	$(BIN)/dvc commit --force
 
 .PHONY: test
@@ -57,7 +57,7 @@ test: env ## Run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
 .PHONY: test-slow
-test-slow: env ## Run all tests, the slow ones too
+test-slow: env ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest
 
 .PHONY: smoke-real
@@ -94,11 +94,11 @@ IMAGE ?= falcon-job:$(shell $(MADE_FROM) | git hash-object --stdin | cut -c1-12)
 GPUS ?= $(if $(filter undefined,$(origin CUDA_VISIBLE_DEVICES)),all,$(or $(CUDA_VISIBLE_DEVICES),none))
 BUILD = DOCKER_BUILDKIT=1 $(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
 	$(if $(TORCH_INDEX),--build-arg TORCH_INDEX="$(TORCH_INDEX)") $(BUILD_ARGS)
-# exec: make sends signals to the shell that it starts, and the engine must receive them
+# exec, because make signals the shell that it starts, and the signals must reach the container engine
 CONTAINER = @exec env ENGINE="$(ENGINE)" IMAGE="$(IMAGE)" GPUS="$(GPUS)" tools/container.sh
 
 .PHONY: image
-image: ## Build the image (BASE_IMAGE=… TORCH_INDEX=… for an older driver, BUILD_ARGS=… for the engine)
+image: ## Build the image (BASE_IMAGE=… TORCH_INDEX=… for an older driver, BUILD_ARGS=… for docker build)
 	$(BUILD) --target runtime --build-arg REVISION="$$(git rev-parse HEAD)" --tag $(IMAGE) --tag falcon-job:latest .
 
 .PHONY: container-train
@@ -106,7 +106,7 @@ container-train: ## Like train, inside the image (GPUS=0,1 to choose, GPUS=none 
 	$(CONTAINER) make train PRESET="$(PRESET)"
 
 .PHONY: container-shell
-container-shell: ## A shell inside the image
+container-shell: ## Open a shell inside the image
 	$(CONTAINER) bash
 
 .PHONY: container-test
@@ -114,7 +114,7 @@ container-test: ## Build the image and run the tests marked `container` inside
 	$(BUILD) --target test --tag falcon-job:test .
 
 .PHONY: image-bom
-image-bom: ## Write dist/image-bom.json: licences and versions of everything in the image
+image-bom: ## Write dist/image-bom.json: the licence and version of everything in the image
 	@mkdir -p dist
 	$(CONTAINER) python -m tools.image_bom > dist/image-bom.json.part
 	@mv dist/image-bom.json.part dist/image-bom.json
@@ -124,9 +124,9 @@ audit: env ## Check requirements.lock for known vulnerabilities
 	$(BIN)/python -m tools.audit
 
 .PHONY: lock
-lock: env ## Resolve requirements.lock again
+lock: env ## Resolve requirements.lock again from pyproject.toml
 	tools/lock.sh
 
 .PHONY: demo-data
-demo-data: env ## Maintainers: rebuild data/ and its bundled store (MODEL=FOLDER of another falcon-tiny)
+demo-data: env ## Maintainers: rebuild data/ and the bundled DVC remote (MODEL=FOLDER of another falcon-tiny)
 	$(BIN)/python -m tools.publish_demo $(if $(MODEL),"$(MODEL)")

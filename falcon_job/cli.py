@@ -1,4 +1,4 @@
-"""The command line: thin commands that import what they need when they run, so that --help is instant."""
+"""The command line. Commands are thin and import what they need only when they run, so `--help` is instant."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ Exit codes:
   0         done
   1         the run failed
   2         bad params, data or usage
-  3         the job does not fit this machine
+  3         the job cannot run on this machine
   130, 143  stopped by a signal
 """
 
@@ -26,8 +26,8 @@ Exit codes:
 def cli() -> None:
     """Fine-tune Falcon models to answer questions about passages.
 
-    `falcon-job run` runs the whole job. All settings that change a result are in params.yaml; those that only change
-    speed or memory are FALCON_JOB_* variables.
+    `falcon-job run` runs the whole job. All settings that change a result are in params.yaml. Settings that only change
+    speed or memory are FALCON_JOB_* environment variables.
     """
 
 
@@ -37,7 +37,7 @@ def _stage_command(name: str, text: str) -> click.Command:
 
         run_stage(name)
 
-    more = f"A stage of the pipeline. `falcon-job run {name}` also runs the stages before it, if they are out of date."
+    more = f"Runs this stage only. `falcon-job run {name}` also runs the stages it depends on, if they are out of date."
     return click.Command(name, callback=command, help=f"{text}\n\n{more}")
 
 
@@ -50,8 +50,8 @@ for _name, _text in STAGES.items():
 def run(stage: str | None) -> None:
     """Run the stages that are out of date.
 
-    Without STAGE all of them; with STAGE this one and those it needs. Wraps `dvc repro`, and exits with the code of the
-    stage that failed.
+    Without STAGE, this covers the whole pipeline; with STAGE, that stage and the stages it depends on. Wraps `dvc
+    repro`. If a stage fails, exits with that stage's code.
     """
     from falcon_job.commands.run import run as run_pipeline
 
@@ -60,7 +60,7 @@ def run(stage: str | None) -> None:
 
 @cli.command()
 def summary() -> None:
-    """Print the scores of the last run and where its files are."""
+    """Print the scores of the last run and the paths of its files."""
     from falcon_job.params import load_params
     from falcon_job.reporting.summary import print_summary
     from falcon_job.workspace import Workspace
@@ -74,7 +74,7 @@ def summary() -> None:
 def preset(name: str | None) -> None:
     """Write params.yaml from a preset, or list the presets.
 
-    `falcon-job preset NAME` copies presets/NAME.yaml to params.yaml. What params.yaml held is lost.
+    `falcon-job preset NAME` overwrites params.yaml with presets/NAME.yaml.
     """
     from falcon_job.commands.preset import list_presets, write_preset
     from falcon_job.workspace import Workspace
@@ -83,7 +83,7 @@ def preset(name: str | None) -> None:
         click.echo(list_presets(Workspace.find()), nl=False)
     else:
         write_preset(Workspace.find(), name)
-        click.echo(f"Wrote preset {name} to params.yaml. Start it with `falcon-job run`.")
+        click.echo(f"Wrote preset {name} to params.yaml. Train with `falcon-job run`.")
 
 
 @cli.command()
@@ -92,25 +92,25 @@ def preset(name: str | None) -> None:
 def data(train: str, dev: str) -> None:
     """Import your own questions.
 
-    Checks both files, copies them into data/ and sets dataset.train and dataset.dev in params.yaml. Nothing changes if
-    a file has errors.
+    Checks both files, copies them into data/ and sets dataset.train and dataset.dev in params.yaml. If a file has
+    errors, nothing is changed.
 
     \b
     Formats:
       .json            SQuAD v1.1 or v2.0
-      .jsonl .parquet  one row per question, as in squad_v2 of the Hub
-      .jsonl .csv      pairs of question and answer, without passages
+      .jsonl .parquet  one row per question, as in squad_v2 on the Hub
+      .jsonl .csv      question-answer pairs without passages
     """
     from falcon_job.commands.data import import_data
     from falcon_job.workspace import Workspace
 
     import_data(Workspace.find(), train, dev)
-    click.echo("Copied your questions into data/ and set them in params.yaml. Train on them with `falcon-job run`.")
+    click.echo("Copied your questions into data/ and updated params.yaml. Train on them with `falcon-job run`.")
 
 
 @cli.command()
 @click.option(
-    "--from", "folder", type=click.Path(path_type=Path), help="An export or an adapter. [default: this clone's]"
+    "--from", "folder", type=click.Path(path_type=Path), help="Folder of an export or adapter. [default: this clone's]"
 )
 @click.option("--context", type=click.Path(path_type=Path, dir_okay=False), help="A text file with the passage.")
 @click.option("--question", help="One question about the passage.")
@@ -123,8 +123,8 @@ def ask(
 ) -> None:
     """Answer questions with the trained model.
 
-    Give one with --question, many with --input (each line an object with `question` and `context`), or neither to type
-    them, one per line. The model is loaded once.
+    Give one question with --question, or many with --input: each line is a JSON object with `question` and `context`.
+    With neither, type questions, one per line. The model is loaded once.
     """
     from falcon_job.commands.ask import ask as ask_model
 
@@ -136,20 +136,20 @@ def ask(
 def doctor(*, as_json: bool) -> None:
     """Check whether the job can run on this machine.
 
-    Says for each problem how to solve it. Exits with 3 if there is a problem.
+    Prints how to fix each problem. Exits with 3 if there is one.
     """
     try:
         from falcon_job.commands.doctor import doctor as examine
     except ImportError as error:
         raise MachineError(
-            f"The environment is incomplete ({error})", fix="make it again: `rm -rf .venv && make env`"
+            f"The environment is incomplete ({error})", fix="recreate it with `rm -rf .venv && make env`"
         ) from None
     examine(as_json=as_json)
 
 
 def main() -> None:
-    """Run the command line. An error of ours becomes one message and its exit code."""
-    logging.getLogger().addHandler(logging.NullHandler())  # messages and warnings of libraries go to log files alone
+    """Run the command line. A `JobError` is printed as one message and sets the exit code."""
+    logging.getLogger().addHandler(logging.NullHandler())  # library messages and warnings only go to log files
     logging.captureWarnings(capture=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by libraries when they are imported

@@ -1,11 +1,11 @@
-"""The errors a user can act on, each with the exit code that `falcon-job` returns for it.
+"""Errors that a user can act on, each with the exit code that `falcon-job` returns for it.
 
 Every error says where something is wrong (a file, a key, an article, a question id), what is wrong, and what to do.
 These are fields, so that `doctor` and reports can show them separately. The place is the subject of the sentence:
 
     raise InputError("is not UTF-8", place="notes.txt", fix="save it as UTF-8")
 
-reads "notes.txt is not UTF-8: save it as UTF-8". Without a place the problem is a whole sentence.
+reads "notes.txt is not UTF-8: save it as UTF-8". Without a place, the problem must be a whole sentence.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 SHOWN_PROBLEMS = 50
-"""Most problems that one message lists."""
+"""The largest number of problems that one message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Problem:
     """One thing that is wrong: "PLACE PROBLEM: FIX".
 
     Attributes:
-        problem: what is wrong, as a predicate of the place; a whole sentence without one.
+        problem: what is wrong, as the predicate of a sentence about the place; a whole sentence if there is no place.
         place: a file, a key, an article, a question id.
-        fix: what to do about it; "" where the error that lists the problem says it.
+        fix: what to do about it; "" if the error that lists this problem has a fix for all.
     """
 
     problem: str
@@ -37,9 +37,9 @@ class Problem:
 
 
 class ProblemList:
-    """Problems of one kind: all are counted, and the first `SHOWN_PROBLEMS`, which a message shows, are kept.
+    """A list of problems that counts all of them, but keeps only the `SHOWN_PROBLEMS` that a message shows.
 
-    So a file in which a million records are wrong takes no more memory than one with fifty.
+    A file with a million bad records therefore takes no more memory than one with fifty.
     """
 
     def __init__(self, problems: Iterable[Problem] = ()) -> None:
@@ -67,7 +67,7 @@ class ProblemList:
         return iter(self._shown)
 
     def lines(self) -> list[str]:
-        """Return a line for each problem shown, and one that counts the others."""
+        """Return one line for each problem shown, and a last line with the number of the others."""
         hidden = self._count - len(self._shown)
         return [str(problem) for problem in self._shown] + [f"... and {hidden} more"] * (hidden > 0)
 
@@ -77,7 +77,7 @@ class JobError(Exception):
 
     Attributes:
         problem, place, fix: as in `Problem`.
-        problems: the single problems, where the error sums up several.
+        problems: the individual problems, if the error summarizes several.
     """
 
     exit_code = 1
@@ -93,7 +93,7 @@ class JobError(Exception):
 
     @classmethod
     def listing(cls, place: str | Path, problems: Iterable[Problem], *, fix: str = "") -> Self:
-        """Return an error that lists what is wrong in one place."""
+        """Return an error that lists all problems of one place."""
         found = problems if isinstance(problems, ProblemList) else ProblemList(problems)
         return cls(f"has {len(found)} problem{'s' * (len(found) > 1)}", place=place, fix=fix, problems=found)
 
@@ -110,7 +110,7 @@ class InputError(JobError):
 
 
 class MachineError(JobError):
-    """The work does not fit this machine."""
+    """The job cannot run on this machine."""
 
     exit_code = 3
 
@@ -124,6 +124,6 @@ class Stopped(BaseException):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, for an error of ours that quotes it."""
+    """Return the first line of a library's error message, or its type if it has none, to quote it in one of ours."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

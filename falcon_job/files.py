@@ -1,4 +1,4 @@
-"""Files written whole or not at all, the same bytes for the same content; and their hashes."""
+"""Write files atomically and reproducibly (equal content gives equal bytes), and hash them."""
 
 import csv
 import hashlib
@@ -14,13 +14,13 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all."""
+    """Write a UTF-8 file atomically: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would be what DVC and Git hand on
+        Path(temporary).chmod(0o644)  # mkstemp sets 0600, and DVC and Git would pass that on
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -28,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
-    """Write indented JSON."""
+    """Write `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n")
 
 
@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a CSV with a header."""
+    """Write rows as CSV with a header, atomically."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
     writer.writeheader()
@@ -54,7 +54,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path`, replacing what was there, if the block succeeds."""
+    """Yield an empty temporary folder, which replaces `path` if the block succeeds and is deleted if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

@@ -1,7 +1,7 @@
-"""Machine settings, which only change speed or memory: FALCON_JOB_* variables of the environment or of a .env file.
+"""Machine settings: FALCON_JOB_* variables, from the environment or a .env file, that only change speed or memory.
 
-A command or a stage reads them once, when it starts, and hands them on. `auto` is resolved where a setting is used,
-from the model and the GPU.
+Commands and stages read them once, at the start, and pass them on. `auto` is resolved where a setting is used, from the
+model and the GPU.
 """
 
 import os
@@ -18,7 +18,7 @@ from falcon_job.validation import WrongValueError, explain, nearest, quoted
 
 PREFIX = "FALCON_JOB_"
 OTHER_VARIABLES = {"IMAGE", "EXIT_CODE_FILE", "RUN_PID", "SQUAD", "TEST_IMAGE"}
-"""Variables of the image, of `falcon-job run` and of the tests."""
+"""Variables with this prefix that are not settings: the image, `falcon-job run` and the tests use them."""
 
 Switch = Literal["auto", "on", "off"]
 
@@ -39,14 +39,14 @@ def _auto_or_at_least(smallest: int) -> Callable[[Any], int | Literal["auto"]]:
 
 
 class Machine(BaseSettings):
-    """The settings of this machine."""
+    """The settings of this machine, read from the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
+    """Where the model runs; auto: on the GPU if there is one."""
     tokens_per_pack: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(1))] = "auto"
-    """The most tokens of a pack in training and of a batch in generation; auto: what fits the GPU."""
+    """The most tokens in a training pack or a generation batch; auto: packs that fit in memory, batches of 8,192."""
     attention: Literal["auto", "flex", "sdpa"] = "auto"
     """The attention kernel in training: FlexAttention with a block-sparse mask, or SDPA with a dense one; auto: flex on
     a GPU."""
@@ -54,13 +54,13 @@ class Machine(BaseSettings):
     """Whether decoder layers are compiled for training; auto: if FlexAttention is used."""
     activation_checkpointing: Switch = "auto"
     """Whether the backward pass recomputes activations, which is slower but takes the least memory; auto: if they would
-    not fit the GPU."""
+    not fit in the GPU's memory."""
     workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_at_least(0))] = "auto"
     """How many processes prepare packs while the model computes; auto: 0 on a CPU, 2 on a GPU."""
 
 
 def read_machine(folder: Path) -> Machine:
-    """Return the settings in the environment, and in `folder`/.env where the environment does not set them.
+    """Return the settings from the environment and from `folder`/.env; the environment takes precedence.
 
     Raises:
         InputError: a variable is unknown or its value is wrong, or .env is not UTF-8. One message lists all problems.

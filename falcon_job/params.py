@@ -1,7 +1,7 @@
-"""params.yaml as typed, frozen, validated settings: every value that changes a result, none of which code defaults.
+"""params.yaml as typed, frozen and validated settings: every value that changes a result. None has a default in code.
 
-The file is read by the rules of YAML 1.2, as DVC reads it, so that `1e-05` is a number. All problems of a file are
-reported at once, each with its dotted path, before anything heavy is imported.
+The file is parsed as YAML 1.2, as in DVC, so `1e-05` is a number. All problems of a file are reported at once, each
+with its dotted path, before anything heavy is imported.
 """
 
 import re
@@ -31,7 +31,7 @@ Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 
 
 class Group(BaseModel):
-    """A group of keys; an unknown key is an error, and values do not change after reading."""
+    """A group of keys. Unknown keys are errors, and values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -40,31 +40,31 @@ class ModelParams(Group):
     """The frozen base model."""
 
     source: str = Field(min_length=1)
-    """A local folder (DVC watches it only under data/) or a Hub id such as `tiiuae/falcon-7b`."""
+    """A local folder (DVC tracks it only under data/) or a Hub id such as `tiiuae/falcon-7b`."""
     revision: str | None
-    """40 hex digits for a Hub id, null for a folder."""
+    """The full commit hash (40 hex digits) for a Hub id, null for a folder."""
     precision: Precision
-    """How the frozen base is held and computed."""
+    """How the frozen base model is stored and computed."""
 
     @field_validator("revision")
     @classmethod
     def _pinned(cls, revision: str | None, info: ValidationInfo) -> str | None:
         if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
             raise WrongValueError(
-                f"must be a full commit of 40 hex digits, not {quoted(revision)}",
+                f"must be a full commit hash (40 hex digits), not {quoted(revision)}",
                 "copy it from the Hub, under 'History'",
             )
         source = info.data.get("source")
         if revision is not None and source is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             raise WrongValueError(
-                f"is only for a Hub id (owner/name), and model.source is {quoted(source)}",
+                f"is only for a Hub id (owner/name), but model.source is {quoted(source)}",
                 "set it to null for a folder",
             )
         return revision
 
 
 class DatasetParams(Group):
-    """Where questions come from: a file (DVC watches it under data/) or an https URL."""
+    """The train and dev questions: each a file (DVC tracks it under data/) or an https URL."""
 
     train: str = Field(min_length=1)
     dev: str = Field(min_length=1)
@@ -75,12 +75,12 @@ class DatasetParams(Group):
     @classmethod
     def _known_for_a_url(cls, sha256: str | None, info: ValidationInfo) -> str | None:
         if sha256 is None and is_url(info.data.get(str(info.field_name).removesuffix("_sha256"), "")):
-            raise WrongValueError("must be set for a URL", "`sha256sum FILE` prints it")
+            raise WrongValueError("must be set for a URL", "set it to what `sha256sum FILE` prints")
         return sha256
 
 
 class PromptParams(Group):
-    """How a question is put to the model."""
+    """How passages and questions are put to the model."""
 
     template: Template
 
@@ -89,17 +89,17 @@ class PreprocessParams(Group):
     """How question files become tokens."""
 
     max_tokens: Annotated[int, Field(ge=32)]
-    """The most tokens of a passage, a question and its answer together; a longer passage is cut into windows."""
+    """The most tokens of a passage, a question and its answer together; longer passages are split into windows."""
     validation_fraction: Share
-    """The share of train that is held out: whole articles, or whole passages if there are fewer than 10 articles."""
+    """The fraction of train that is held out: whole articles, or whole passages if there are fewer than 10 articles."""
     limit: PositiveInt | None
-    """The most train questions used, drawn by whole passages; null uses all."""
+    """The largest number of train questions, drawn by whole passages; null: all."""
     seed: Annotated[int, Field(ge=0)]
-    """Draws the validation split, the passages of `limit` and the window in which a question is asked."""
+    """Seed for the validation split, the passages that `limit` keeps and the window that each question trains on."""
 
 
 class LoraParams(Group):
-    """The adapter; names as in PEFT."""
+    """The LoRA adapter; keys as in `peft.LoraConfig`, without the prefix `lora_`."""
 
     r: PositiveInt
     alpha: Annotated[float, Field(gt=0)]
@@ -110,26 +110,26 @@ class LoraParams(Group):
 
 
 class TrainParams(Group):
-    """The optimization; names as in transformers.TrainingArguments where it has one."""
+    """The optimization; most keys are named as in `transformers.TrainingArguments`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     epochs: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
     questions_per_step: PositiveInt
-    """Questions in one optimizer step, however they are packed."""
+    """Questions per optimizer step, however they are packed."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
     scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"]
     warmup_ratio: Share
-    """The share of all steps in which the learning rate rises from 0."""
+    """The fraction of all steps in which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     logging_steps: PositiveInt
     eval_steps: PositiveInt | None
-    """Steps between validation losses, besides the one at the end of each epoch; null computes only those."""
+    """Steps between validation losses. There is always one at the end of each epoch; null: no others."""
     save_total_limit: PositiveInt
     """How many checkpoints are kept under scratch/ while training runs."""
     report_to: list[str]
-    """Trackers for transformers.Trainer, such as tensorboard or wandb; an empty list uses none."""
+    """Trackers that transformers.Trainer reports to, such as tensorboard or wandb; an empty list: none."""
 
     @field_validator("warmup_ratio")
     @classmethod
@@ -146,18 +146,18 @@ class EvaluateParams(Group):
 
     max_new_tokens: PositiveInt
     limit: PositiveInt | None
-    """The most dev questions used, in whole passages spread over the file; null uses all."""
+    """The largest number of dev questions, in whole passages spread evenly over the file; null: all."""
     extractive: bool
     """Whether an answer that does not occur in the passage is replaced by the nearest span that does."""
 
 
 class ExportParams(Group):
-    """What leaves the job."""
+    """The exported bundle and the merged model."""
 
     merge: bool
     """Whether a merged model is also written to dist/."""
     verify: PositiveInt
-    """How many validation questions must score the same with the reloaded export as with the adapter."""
+    """How many validation questions must get the same logits from the reloaded export as from the adapter."""
 
 
 class Params(Group):
@@ -203,7 +203,7 @@ def validate(content: dict[str, Any], place: str) -> Params:
     """Return `content` as `Params`; `place` names its file in errors.
 
     Raises:
-        InputError: keys or values are wrong; one message lists them all.
+        InputError: keys are unknown or missing, or values are wrong; one message lists them all.
     """
     try:
         return Params.model_validate(content)

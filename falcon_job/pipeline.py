@@ -1,4 +1,4 @@
-"""The stages of the pipeline, in the order in which they run, each with its help text."""
+"""The stages of the pipeline in the order they run, each with its help text."""
 
 STAGES = {
     "fetch": "Fetch the datasets and pin the base model by hash.",

@@ -27,11 +27,11 @@ _EXPLANATIONS = {
     "model_type": "must be an object with keys",
     "model_attributes_type": "must be an object with keys",
 }
-"""What a value must be, by the type of pydantic's error; in braces stands what its context names."""
+"""What a value must be, by the type of pydantic's error. Names in braces are filled in from the error's context."""
 
 
 class WrongValueError(ValueError):
-    """What a validator of ours raises: the problem and its fix, as in `falcon_job.errors.Problem`."""
+    """Raised by our own validators, with the problem and its fix as in `falcon_job.errors.Problem`."""
 
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(f"{problem}: {fix}" if fix else problem)
@@ -42,21 +42,21 @@ class WrongValueError(ValueError):
 def explain(
     error: ValidationError, *, place: str = "", known: Collection[str] = (), name: Callable[[str], str] = str
 ) -> list[Problem]:
-    """Return one problem for each of pydantic's errors: the key, what is wrong, the value, the nearest known key.
+    """Return one problem for each of pydantic's errors. It names the key and shows the wrong value.
 
     Args:
         error: what pydantic raised.
-        place: where the validated content stands, to which the key is added; "" if the message names the file anyway.
-        known: all valid keys, as dotted paths, from which the nearest to an unknown one is suggested.
-        name: turns a dotted path into what the user knows the key by.
+        place: where the validated content is, such as a line; the key is added to it. "" if the key is enough.
+        known: all valid keys as dotted paths; the fix for an unknown key suggests the nearest of them.
+        name: turns a dotted path into the name that the user knows, such as that of a variable.
     """
     return [_explain(dict(each), place, known, name) for each in error.errors(include_url=False)]
 
 
 def nearest(key: str, known: Collection[str], *, prefix: str = "") -> str:
-    """Return the fix for an unknown key: the nearest known one, or to remove it.
+    """Return the fix for an unknown key: to use the nearest known key or, if none is similar, to remove it.
 
-    A prefix that all keys have is not compared: it would make any two of them similar.
+    A prefix that all keys share is not compared, because it would make any two keys look similar.
     """
     names = [name.removeprefix(prefix) for name in known]
     near = difflib.get_close_matches(key.removeprefix(prefix), names, n=1, cutoff=0.5)
@@ -64,7 +64,7 @@ def nearest(key: str, known: Collection[str], *, prefix: str = "") -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value as an error shows it, cut where it is long."""
+    """Return a value as errors show it: text in quotes, and long values cut off."""
     text = value if isinstance(value, str) else json.dumps(value, default=repr)
     shown = text[:SHOWN_CHARACTERS]
     return (repr(shown) if isinstance(value, str) else shown) + "..." * (len(text) > SHOWN_CHARACTERS)

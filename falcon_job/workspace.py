@@ -1,4 +1,4 @@
-"""Where every file of a clone lies: the paths that stages and commands share."""
+"""The paths of a clone that stages and commands share."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from falcon_job.errors import InputError
 
 @dataclass(frozen=True)
 class Workspace:
-    """The files of one clone, relative to the folder that holds its dvc.yaml."""
+    """The paths of one clone, whose root is the folder with its dvc.yaml."""
 
     root: Path
 
@@ -18,7 +18,7 @@ class Workspace:
         """Return the workspace of the nearest dvc.yaml at or above `start` (default: the current directory).
 
         Raises:
-            InputError: no folder above holds a dvc.yaml.
+            InputError: neither `start` nor a folder above it has a dvc.yaml.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -28,19 +28,19 @@ class Workspace:
         raise InputError(problem, place=here, fix="run this inside a clone")
 
     def path(self, relative: str) -> Path:
-        """Return a path of the clone as an absolute path; an absolute `relative` stays as it is."""
+        """Return `relative` as an absolute path in the clone; a path that is already absolute is returned as it is."""
         return self.root / relative
 
     def is_watched(self, path: Path) -> bool:
-        """Tell whether DVC watches a path, because it lies in data/.
+        """Tell whether DVC tracks a path, which it does for everything in data/.
 
-        Only names are compared, and links are not followed: DVC may have linked a file of data/ to its cache.
+        Links are not followed, because DVC may have replaced a file of data/ by a link to its cache.
         """
         return Path(os.path.normpath(path)).is_relative_to(self.data)
 
     @property
     def params(self) -> Path:
-        """The settings of the run."""
+        """params.yaml, the settings of the run."""
         return self.root / "params.yaml"
 
     @property
@@ -50,12 +50,12 @@ class Workspace:
 
     @property
     def raw(self) -> Path:
-        """Fetched datasets, byte for byte, with manifest.json."""
+        """The fetched datasets, unchanged, with manifest.json."""
         return self.root / "build" / "raw"
 
     @property
     def base(self) -> Path:
-        """The resolved base model: source, revision and the hash of each file."""
+        """base.json, which pins the base model: source, revision and the hash of each file."""
         return self.root / "build" / "base.json"
 
     @property
@@ -70,22 +70,22 @@ class Workspace:
 
     @property
     def export(self) -> Path:
-        """The bundle that leaves the job: adapter, tokenizer, prompt, model card, checksums."""
+        """The exported bundle: adapter, tokenizer, prompt, settings, model card, checksums."""
         return self.root / "build" / "export"
 
     @property
     def build(self) -> Path:
-        """Stage outputs, cached by DVC."""
+        """Outputs of the stages, cached by DVC."""
         return self.root / "build"
 
     @property
     def reports(self) -> Path:
-        """Numbers only, in Git."""
+        """Metrics and curves, tracked by Git."""
         return self.root / "reports"
 
     @property
     def dist(self) -> Path:
-        """Merged models, outside Git and DVC."""
+        """Merged models, ignored by Git and DVC."""
         return self.root / "dist"
 
     @property
@@ -95,12 +95,12 @@ class Workspace:
 
     @property
     def checkpoints(self) -> Path:
-        """Trainer checkpoints: a folder for each fingerprint, a hash of all that the result depends on."""
+        """Trainer checkpoints, one folder per fingerprint: a hash of everything that the result depends on."""
         return self.scratch / "checkpoints"
 
     @property
     def kernels(self) -> Path:
-        """Kernels that torch has compiled, kept for the next run."""
+        """Kernels compiled by torch, kept for the next run."""
         return self.scratch / "kernels"
 
     @property

@@ -186,7 +186,8 @@ def test_a_wrong_value_is_named_and_shown(key, value):
         (
             "model__revision",
             "main",
-            "model.revision must be a full commit of 40 hex digits, not 'main': copy it from the Hub, under 'History'",
+            "model.revision must be a full commit hash (40 hex digits), not 'main': "
+            "copy it from the Hub, under 'History'",
         ),
     ],
 )
@@ -219,7 +220,7 @@ def test_a_revision_for_a_folder_clashes():
 def test_a_url_without_hash_clashes(split):
     url = {f"dataset__{split}": "https://example.org/x.json"}
     (problem,) = problems(changed(**url))
-    assert str(problem) == f"dataset.{split}_sha256 must be set for a URL: `sha256sum FILE` prints it"
+    assert str(problem) == f"dataset.{split}_sha256 must be set for a URL: set it to what `sha256sum FILE` prints"
     validate(changed(**url, **{f"dataset__{split}_sha256": "0" * 64}), "params.yaml")
 
 

@@ -1,1 +1,1 @@
-"""Commands that are not the work of one stage."""
+"""The commands that are not stages."""

@@ -1,4 +1,4 @@
-"""`falcon-job ask`: answer questions with the trained model, which is loaded once."""
+"""`falcon-job ask`: load the trained model once, and answer questions with it."""
 
 import json
 import sys
@@ -26,17 +26,17 @@ from falcon_job.workspace import Workspace
 
 SHOWN_CHARACTERS = 60
 DEMO = "data/falcon-tiny"
-DEMO_NOTE = f"{DEMO} is the demo's model: it can answer from passages about its invented world, and from no others."
+DEMO_NOTE = f"{DEMO} is the demo's model: it can only answer questions about passages from its invented world."
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and the passage it is about; None for a model that was trained without passages."""
+    """A question and its passage; the passage is None for a model that was trained without passages."""
 
     question: str
     context: str | None
     id: Any = None
-    """As the row of --input gives it; it is only handed on."""
+    """The id in the row of --input, which is passed on to the output."""
 
 
 class Answerer:
@@ -60,7 +60,7 @@ class Answerer:
         return reply_to(windows, self._generator, extractive=self._bundle.params.evaluate.extractive)
 
     def _windows(self, number: int, asked: Asked) -> list[EncodedPassage]:
-        """Return the windows of the passage, each with the question; its id is its number."""
+        """Return the windows of the passage, each with the question, whose id is `number`."""
         question = Question(id=str(number), text=asked.question, answers=())
         passage = Passage(article="", text=asked.context, questions=(question,))
         try:
@@ -77,14 +77,14 @@ class Answerer:
 def ask(
     folder: Path | None, context: Path | None, question: str | None, questions: Path | None, *, as_json: bool
 ) -> None:
-    """Answer one question, those in a file, or those typed.
+    """Answer one question, the questions in a file, or questions typed at the prompt.
 
     Args:
-        folder: an export or an adapter; None: those of this clone.
+        folder: folder of an export or an adapter; None: the export of this clone, or else its adapter.
         context: file with the passage.
         question: one question.
         questions: JSONL file with questions and passages.
-        as_json: print a JSON object for each answer.
+        as_json: print each answer as a JSON object.
 
     Raises:
         InputError: the options do not go together, a file cannot be read, or there is no trained model.
@@ -113,23 +113,23 @@ def _check_options(context: Path | None, question: str | None, questions: Path |
         raise InputError(
             "cannot be combined with --question or --context",
             place="--input",
-            fix="put question and context into each of its rows",
+            fix="put `question` and `context` into each of its rows",
         )
     if question is not None and not question.strip():
-        raise InputError("is empty", place="--question", fix="write a question, or leave the option out to type it")
+        raise InputError("is empty", place="--question", fix="write a question, or leave out the option to type one")
 
 
 def check(asked: Asked, bundle: Bundle) -> None:
     """Check a question before the model is loaded.
 
     Raises:
-        InputError: its passage is missing, or there is one that the model cannot use, or a text cannot be encoded.
+        InputError: the model needs a passage and there is none, or the other way round, or text cannot be encoded.
     """
     if bundle.closed_book and asked.context is not None:
         raise _takes_no_passage()
     if not bundle.closed_book and asked.context is None:
         raise InputError(
-            "has no passage, and this model answers from a passage",
+            "has no passage, but this model needs one",
             place=_place(asked),
             fix="add --context FILE, or `context` to each row of --input",
         )
@@ -137,14 +137,14 @@ def check(asked: Asked, bundle: Bundle) -> None:
         f"{asked.question}{asked.context}".encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            "or its passage holds half of a surrogate pair, which is not a character",
+            "or its passage has an unpaired surrogate, which is not a character",
             place=_place(asked),
             fix="remove it",
         ) from error
 
 
 def _takes_no_passage() -> InputError:
-    return InputError("This model was trained without passages", fix="leave out --context and `context`")
+    return InputError("This model was trained without passages", fix="leave out --context, or `context` in --input")
 
 
 def _place(asked: Asked) -> str:
@@ -157,18 +157,20 @@ def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError("does not exist", place=path, fix="name a text file") from None
+        raise InputError("does not exist", place=path, fix="correct its path") from None
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", place=path, fix="name a readable text file") from error
+        raise InputError(
+            f"cannot be read ({error.strerror})", place=path, fix="make it a readable text file"
+        ) from error
     except UnicodeDecodeError:
         raise InputError("is not UTF-8", place=path, fix="save it as UTF-8") from None
     if not text.strip():
-        raise InputError("is empty", place=path, fix="put text in it")
+        raise InputError("is empty", place=path, fix="write some text into it")
     return text
 
 
 def _read_questions(path: Path) -> list[Asked]:
-    """Return the questions of a JSONL file. Rows end at line feeds only, since JSON strings may hold U+2028."""
+    """Return the questions of a JSONL file. Only line feeds end rows, since JSON strings may contain U+2028."""
     lines = _read_text(path).split("\n")
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
@@ -185,7 +187,7 @@ def _parse(line: str, place: str) -> Asked:
     context = row.get("context")
     if context is not None and (not isinstance(context, str) or not context.strip()):
         raise InputError(
-            "has a `context` that is not text, or is empty", place=place, fix="put the passage there, or leave it out"
+            "has a `context` that is empty or not text", place=place, fix="put the passage there, or leave it out"
         )
     return Asked(question, context, row.get("id"))
 
@@ -193,7 +195,7 @@ def _parse(line: str, place: str) -> Asked:
 def _answer_typed(
     answerer: Answerer, bundle: Bundle, passage: str | None, workspace: Workspace, *, as_json: bool
 ) -> None:
-    """Answer questions as they are typed, a line each, until the end of input."""
+    """Answer questions as they are typed, one per line, until the end of input."""
     if passage is None and not bundle.closed_book:
         passage = _typed_passage(workspace.dataset / "dev.arrow")
     answered = False
@@ -208,22 +210,22 @@ def _answer_typed(
 
 
 def _typed_passage(dev: Path) -> str:
-    """Return the first line typed; at a terminal, an empty line takes the first passage of `dev` instead."""
+    """Return the passage typed; at a terminal, an empty line stands for the first passage of `dev`."""
     sample = Split(dev)[0].context if sys.stdin.isatty() and dev.exists() else None
     if not sample:
         return _typed_line("passage (one line)")
-    click.echo(f"Press Enter to take this passage:\n{sample}", err=True)
+    click.echo(f"Press Enter to use this passage:\n{sample}", err=True)
     return _typed_line("passage (one line)", sample)
 
 
 def _typed_questions(passage: str | None, *, closed_book: bool) -> Iterator[Asked]:
-    """Yield the questions typed; none if a passage is needed and there is none."""
+    """Yield the questions typed; none if a passage is needed and missing."""
     while (passage or closed_book) and (question := _typed_line("question")):
         yield Asked(question, passage)
 
 
 def _typed_line(name: str, default: str = "") -> str:
-    """Return the next line that is not blank, "" at the end of input; a blank line takes the default if it has one."""
+    """Return the next line that is not blank, or `default` for a blank one; "" at the end of input."""
     while True:
         if sys.stdin.isatty():
             click.echo(f"{name}> ", nl=False, err=True)

@@ -19,14 +19,14 @@ from falcon_job.stages.locks import clear_dvc_locks, lock
 from falcon_job.workspace import Workspace
 
 DEMO_KEYS = ("remote", "push", "desc", "meta")
-"""Entries of data.dvc that hold only for the bundled demo, not for the user's own data."""
+"""Entries of data.dvc that only apply to the bundled demo, not to the user's own data."""
 
 
 def import_data(workspace: Workspace, train: str, dev: str) -> None:
     """Copy two question files into data/, record them in data.dvc and set them in params.yaml.
 
-    Nothing changes when a file has errors. The data cannot get into the bundled remote, which is part of the Git
-    repository.
+    If a file has errors, nothing is changed. The data can never be pushed to the bundled remote, which is part of the
+    Git repository.
 
     Raises:
         InputError: a file is missing, or it or params.yaml has errors.
@@ -57,19 +57,19 @@ def _import(workspace: Workspace, train: str, dev: str) -> None:
 
 
 def _local(workspace: Workspace, split: str, source: str) -> Path:
-    """Return the path of a question file on this machine."""
+    """Return the path of a local question file."""
     place = f"--{split} {source}"
     if is_url(source):
         fix = f"set dataset.{split} and dataset.{split}_sha256 in {workspace.params} instead"
-        raise InputError("is a URL, and only files are copied", place=place, fix=fix)
+        raise InputError("is a URL, but only files can be imported", place=place, fix=fix)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise InputError("is not a file", place=place, fix="name a question file, such as squad/train.json")
+        raise InputError("is not a file", place=place, fix="give the path of a question file, such as squad/train.json")
     return path
 
 
 def _copy(sources: dict[str, Path], targets: dict[str, Path]) -> None:
-    """Copy each source to its target, and replace the targets only once all copies are complete."""
+    """Copy each source to its target. The targets are replaced only when all copies are complete."""
     parts = {split: target.with_name(f"{target.name}.part") for split, target in targets.items()}
     try:
         for split, source in sources.items():
@@ -82,7 +82,7 @@ def _copy(sources: dict[str, Path], targets: dict[str, Path]) -> None:
 
 
 def _remove_older(targets: dict[str, Path]) -> None:
-    """Remove files of earlier imports that have another suffix."""
+    """Remove the files of earlier imports that have another suffix."""
     for split, target in targets.items():
         for older in target.parent.glob(f"{split}.*"):
             if older.stem == split and not older.samefile(target):
@@ -90,14 +90,14 @@ def _remove_older(targets: dict[str, Path]) -> None:
 
 
 def _remove_demo_entries(dvc_file: Path) -> None:
-    """Remove from data.dvc what holds only for the bundled demo."""
+    """Remove from data.dvc the entries that only apply to the bundled demo."""
     with _edit(dvc_file) as content:
         for key in DEMO_KEYS:
             content["outs"][0].pop(key, None)
 
 
 def _set_params(params: Path, names: dict[str, str]) -> None:
-    """Set the files of data/ in params.yaml, without a sha256: DVC tracks what is in data/."""
+    """Set the imported files in params.yaml. They need no sha256, since DVC tracks data/."""
     with _edit(params) as content:
         for split, name in names.items():
             content["dataset"][split] = f"data/{name}"
@@ -106,7 +106,7 @@ def _set_params(params: Path, names: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _edit(path: Path) -> Iterator[Any]:
-    """Yield the content of a YAML file; write back what the caller has changed, with the comments and layout kept."""
+    """Yield the content of a YAML file, and write back the changes made to it. Comments and layout are kept."""
     text = path.read_text(encoding="utf-8")
     yaml = YAML()
     yaml.Representer = _Representer
@@ -131,7 +131,7 @@ def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run DVC in the clone.
 
     Raises:
-        JobError: it failed; `problems` holds what it printed.
+        JobError: it failed; `problems` has the lines that it printed.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     run = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True)  # noqa: S603 - fixed arguments
@@ -140,6 +140,6 @@ def _dvc(workspace: Workspace, *arguments: str) -> None:
         raise JobError(
             "failed",
             place=f"`dvc {' '.join(arguments)}`",
-            fix="solve what it reports here, and try again",
+            fix="fix what it reports here, and try again",
             problems=printed,
         )

@@ -10,7 +10,7 @@ from falcon_job.workspace import Workspace
 
 
 def list_presets(workspace: Workspace) -> str:
-    """Return a line for each preset: its name and what it is for, the first line of its comment."""
+    """Return one line per preset: its name and the first line of its comment, which says what it is for."""
     lines = []
     for name, file in _presets(workspace).items():
         first, _, _ = file.read_text(encoding="utf-8").partition("\n")

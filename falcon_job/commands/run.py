@@ -1,4 +1,4 @@
-"""`falcon-job run`: `dvc repro` as make, the image and schedulers need it.
+"""`falcon-job run`: `dvc repro` for make, containers and schedulers.
 
 It checks params and machine settings, takes the lock of the clone, pulls data/ if it is missing, runs `dvc repro`,
 forwards signals to the running stage, and exits with the code of the stage that failed.
@@ -24,20 +24,20 @@ from falcon_job.stages.running import EXIT_CODE_FILE, RUN_PID
 from falcon_job.workspace import Workspace
 
 RESEND_SECONDS = 0.5
-"""How often a signal is sent again: DVC ignores it, and may start the next stage just after the signal was sent."""
+"""How often a signal is sent again. DVC ignores signals, and may start the next stage right after one was sent."""
 
 
 def run(stage: str | None) -> None:
-    """Run the pipeline, or its part up to `stage`; exit with the failed stage's code.
+    """Run the pipeline, or `stage` and the stages it depends on; exit with the code of a stage that fails.
 
     Raises:
-        InputError: params.yaml or a machine setting is bad, or data/ is missing and cannot be pulled.
+        InputError: params.yaml or a machine setting is invalid, or data/ is missing and cannot be pulled.
         JobError: another run, or DVC itself, is running in the clone.
         Stopped: a signal arrived before the pipeline started.
     """
     workspace = Workspace.find()
     params = load_params(workspace.params)
-    read_machine(workspace.root)  # bad settings are refused before anything runs
+    read_machine(workspace.root)  # refuses invalid settings before anything runs
     click.echo(f"model {params.model.source}, {params.model.precision}, on {params.dataset.train}")
     with lock(workspace, "run"), _record_signals() as received:
         clear_dvc_locks(workspace)
@@ -78,7 +78,7 @@ def _pull_missing_data(workspace: Workspace, received: list[int]) -> None:
                 raise InputError(
                     "is missing and `dvc pull data.dvc` failed",
                     place="data/",
-                    fix="copy it here, or set its remote",
+                    fix="copy it here, or set its DVC remote",
                     problems=[Problem(line) for line in lines],
                 )
     if received:
@@ -90,7 +90,7 @@ def _reproduce(workspace: Workspace, stage: str | None, received: list[int]) -> 
     with tempfile.TemporaryDirectory() as folder:
         code_file = Path(folder) / "exit-code"
         command = [sys.executable, "-m", "dvc", "repro", *([stage] if stage else [])]
-        # SIGTERM would end DVC but not its stage. So DVC ignores signals, and the stage, which does not, ends both.
+        # SIGTERM would end DVC but not its stage. So DVC ignores signals. The stage handles them, and DVC ends with it.
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and a stage name
             command,
             cwd=workspace.root,
@@ -106,7 +106,7 @@ def _reproduce(workspace: Workspace, stage: str | None, received: list[int]) -> 
 
 
 def _environment(code_file: Path) -> dict[str, str]:
-    """Return the environment of DVC, in which the `python` of dvc.yaml is this one."""
+    """Return the environment for DVC, in which the `python` of dvc.yaml is this interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, EXIT_CODE_FILE: str(code_file), RUN_PID: str(os.getpid())}
 
@@ -117,7 +117,7 @@ def _ignore_signals() -> None:
 
 
 def _wait(process: "subprocess.Popen[bytes]", received: list[int]) -> int:
-    """Wait until a process ends; send the first signal received to it and its children until then."""
+    """Wait until a process ends, and return its exit code. Pass the first signal received on to it and its children."""
     while True:
         try:
             return process.wait(RESEND_SECONDS)

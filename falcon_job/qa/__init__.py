@@ -1,1 +1,1 @@
-"""What question answering is, in pure Python: prompts, windows, answer spans and the metric."""
+"""Question answering in pure Python: prompts, windows, answer spans and the metric."""

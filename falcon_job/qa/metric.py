@@ -1,7 +1,7 @@
-"""The SQuAD 2.0 scores: each answer is scored once, and every number and table is made from those scores.
+"""SQuAD 2.0 scores. Each answer is scored once, and all numbers and tables are computed from those scores.
 
-Exact match and token F1 are those of Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250). Abstention and its best
-threshold are those of Rajpurkar et al. 2018 (https://arxiv.org/abs/1806.03822) and of their script, evaluate-v2.0.py.
+Exact match and token F1 follow Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250). Abstention and its best
+threshold follow Rajpurkar et al. 2018 (https://arxiv.org/abs/1806.03822) and their script, evaluate-v2.0.py.
 `squad_v2.py` offers the same numbers as an `evaluate` module.
 
     scores = [score_answer("the bridge", ["bridge", "old bridge"]), score_answer("", [])]
@@ -26,12 +26,12 @@ _SHOWN_IDS = 3
 
 @dataclass(frozen=True, slots=True)
 class AnswerScore:
-    """What one answer to one question scores.
+    """The scores of one answer to one question.
 
     Attributes:
         exact: 1 if the answer equals a gold answer after normalization, else 0.
         f1: best token F1 against a gold answer, 0 to 1.
-        answered: whether there is an answer; False for "", which abstains.
+        answered: False if the answer is "", which abstains.
         answerable: whether the question has gold answers.
     """
 
@@ -64,7 +64,7 @@ def score_answer(answer: str, golds: Sequence[str]) -> AnswerScore:
 
     Args:
         answer: "" abstains.
-        golds: accepted answers; none if the question is unanswerable.
+        golds: accepted answers; empty if the question is unanswerable.
     """
     predicted = normalize_answer(answer)
     normal_golds = [normal for gold in golds if (normal := normalize_answer(gold))] or [""]
@@ -77,11 +77,11 @@ def score_answer(answer: str, golds: Sequence[str]) -> AnswerScore:
 
 
 def question_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, AnswerScore]:
-    """Score the answer to each question; the result is ordered as `references`.
+    """Score the answer to each question, in the order of `references`.
 
     Args:
         predictions: question id to answer; "" abstains.
-        references: question id to gold answers; none if the question is unanswerable.
+        references: question id to gold answers, which are empty if the question is unanswerable.
 
     Raises:
         InputError: a question has no prediction, or a prediction has no question.
@@ -106,7 +106,7 @@ def means(scores: Sequence[AnswerScore]) -> dict[str, float]:
 
 
 def group_means(scores: Sequence[AnswerScore], has_answer: str, no_answer: str) -> dict[str, float]:
-    """Return `means` of the answerable and of the unanswerable questions, as far as there are any.
+    """Return the `means` of answerable and of unanswerable questions; a group without questions is left out.
 
     Args:
         scores: of all questions.
@@ -123,19 +123,20 @@ def group_means(scores: Sequence[AnswerScore], has_answer: str, no_answer: str) 
 def best_thresholds(scores: Sequence[AnswerScore], na_probs: Sequence[float]) -> dict[str, float]:
     """Return the best exact match and F1 that a threshold on the probability of "no answer" can reach.
 
-    As in the official script: at first every question is abstained from, so that the unanswerable ones are right. Then
-    answers are let in one by one, the lowest probability first. Each adds its score if the question is answerable, and
-    costs 1 if it is not. With answers that score 1, 0 and 1 and one unanswerable question, let in third:
+    This is the sweep of the official script. It starts by abstaining on every question, which is right for the
+    unanswerable ones. Then it accepts the answers one by one, the lowest probability first. An answer adds its score if
+    its question is answerable, and subtracts 1 if it is not. For example, three answerable questions score 1, 0 and 1,
+    and an unanswerable one is accepted third:
 
         questions right   1 -> 2 -> 2 -> 1 -> 2      the best is 2 of 4, first reached after one answer
 
     Args:
-        scores: of the answers, one a question.
-        na_probs: the probability of "no answer" to each of these questions.
+        scores: one score per question.
+        na_probs: the probability of "no answer" for each question, in the same order.
 
     Returns:
-        best_exact and best_f1 in percent; best_exact_thresh and best_f1_thresh, the highest probability let in (0 if
-        it is best to abstain from all).
+        best_exact and best_f1 in percent; best_exact_thresh and best_f1_thresh, the highest probability accepted (0 if
+        it is best to abstain on all questions).
 
     Raises:
         InputError: there are no scores.
@@ -163,13 +164,13 @@ def official_scores(
 
     Args:
         predictions: question id to answer; "" abstains.
-        na_probs: question id to the probability of "no answer"; above `threshold` the answer counts as "".
-        references: question id to gold answers; none if the question is unanswerable.
+        na_probs: question id to the probability of "no answer"; above `threshold`, the answer counts as "".
+        references: question id to gold answers, which are empty if the question is unanswerable.
         threshold: the highest probability at which an answer still counts.
 
     Returns:
-        exact, f1, total; the same as HasAns_* and NoAns_* where there are such questions; best_exact, best_f1
-        and their thresholds. Scores in percent, totals in questions.
+        exact, f1 and total for all questions; the same as HasAns_* and NoAns_* for answerable and unanswerable
+        questions, if there are any; best_exact, best_f1 and their thresholds. Scores are in percent.
 
     Raises:
         InputError: there are no questions, the three sets of ids differ, or a probability is not finite.
@@ -188,7 +189,7 @@ def official_scores(
 
 
 def _abstain(score: AnswerScore) -> AnswerScore:
-    """Return what abstaining scores: 1 if the question is unanswerable."""
+    """Return the score of abstaining instead: 1 if the question is unanswerable."""
     right = float(not score.answerable)
     return AnswerScore(exact=right, f1=right, answered=False, answerable=score.answerable)
 
@@ -198,15 +199,15 @@ def confidence_interval(
 ) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the mean of `values`, in percent.
 
-    Questions about one passage are not independent, so whole passages are drawn (Field and Welsh 2007,
+    Questions about one passage are not independent, so whole passages are resampled (Field and Welsh 2007,
     "Bootstrapping clustered data", https://doi.org/10.1111/j.1467-9868.2007.00593.x). If there is only one passage,
     the interval is a point.
 
     Args:
-        values: one score a question, 0 to 1, or for a paired comparison the difference of two scores.
-        passages: what identifies the passage of each question.
-        seed: of the draws; equal seeds and values give equal intervals.
-        resamples: number of draws.
+        values: one score per question, 0 to 1; for a paired comparison, one difference of two scores per question.
+        passages: the passage of each question, as any key.
+        seed: seed of the resampling; equal seeds and values give equal intervals.
+        resamples: number of bootstrap samples.
 
     Raises:
         InputError: there are no values.
@@ -217,7 +218,7 @@ def confidence_interval(
         by_passage.setdefault(passage, []).append(value)
     sums = np.array([sum(group) for group in by_passage.values()])
     sizes = np.array([len(group) for group in by_passage.values()])
-    # A resample is known by how often it draws each passage.
+    # Only how often each passage is drawn matters, so a sample is one multinomial draw.
     equal_chances = np.full(len(sums), 1 / len(sums))
     draws = np.random.default_rng(seed).multinomial(len(sums), equal_chances, size=resamples)
     low, high = np.percentile(100 * (draws @ sums) / (draws @ sizes), [2.5, 97.5])
@@ -226,16 +227,20 @@ def confidence_interval(
 
 def _check_not_empty(values: Sequence[object]) -> None:
     if not values:
-        raise InputError("There are no questions to score", fix="give at least one")
+        raise InputError("There are no questions to score", fix="add at least one")
 
 
 def _check_ids(what: str, ids: Collection[str], references: Collection[str]) -> None:
     missing = [name for name in references if name not in ids]
     unknown = [name for name in ids if name not in references]
-    problems = [f"lack {len(missing)} question(s) ({_first_ids(missing)})"] if missing else []
-    problems += [f"hold {len(unknown)} unknown question(s) ({_first_ids(unknown)})"] if unknown else []
-    if problems:
-        raise InputError(" and ".join(problems), place=what, fix="give one value for every question and no other")
+    differences = [f"{len(missing)} missing: {_first_ids(missing)}"] if missing else []
+    differences += [f"{len(unknown)} unknown: {_first_ids(unknown)}"] if unknown else []
+    if differences:
+        raise InputError(
+            f"must have one value per question ({'; '.join(differences)})",
+            place=what,
+            fix="add the missing ids, and remove the unknown ones",
+        )
 
 
 def _first_ids(names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The prompt: how a passage, a question and an answer become text, for every stage and for `ask`.
 
-A prompt has three pieces, cut where tokenizers do not merge characters:
+A prompt has three pieces. They are split where tokenizers do not merge characters:
 
     Passage: Rain fell on Velmora.        shared by all questions of the passage
     Question: What fell?\\nAnswer:        one question
@@ -17,12 +17,12 @@ class PromptTemplate:
     """The text around a passage, a question and an answer.
 
     Attributes:
-        name: what prompt.template calls it.
-        passage: format of the shared piece, with {context}; it ends with a line break.
-        question: format of a question about a passage, with {question}.
-        closed_book: format of a question without a passage.
-        answer: format of an answer, with {answer}.
-        no_answer: the phrase to say if the passage does not answer the question.
+        name: its name in `prompt.template`.
+        passage: format string of the shared piece, with {context}; it ends with a line break.
+        question: format string of a question about a passage, with {question}.
+        closed_book: format string of a question without a passage, with {question}.
+        answer: format string of an answer, with {answer}.
+        no_answer: the phrase for "the passage does not answer the question".
     """
 
     name: Template
@@ -62,7 +62,7 @@ TEMPLATES: dict[Template, PromptTemplate] = {
         question="Question: {question}\nAnswer:",
         closed_book="Question: {question}\nAnswer:",
     ),
-    # The format of the original recipe; a passage, if there is one, is the first line of what the human says.
+    # The format of the original recipe. The passage, if there is one, is the first line of the human turn.
     "seed": PromptTemplate(
         name="seed",
         passage="<human>: {context}\n",
@@ -73,5 +73,5 @@ TEMPLATES: dict[Template, PromptTemplate] = {
 
 
 def one_line(text: str) -> str:
-    """Return a text with single spaces for all white space, line breaks included."""
+    """Return `text` on one line, with each run of whitespace replaced by a space."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Extractive answers: the part of the passage that is nearest to an answer in the model's own words."""
+"""Extractive answers: the part of a passage that is nearest to an answer in the model's own words."""
 
 import re
 import unicodedata
@@ -13,23 +13,23 @@ _BRACKETS_AND_QUOTES = frozenset({"Ps", "Pe", "Pi", "Pf"})
 def nearest_span(answer: str, passage: str) -> str:
     """Return the span of `passage` that is nearest to `answer`; "" if they share no word.
 
-    That is the answer itself if it occurs there, else its first occurrence in another case, else the run of whole words
-    with the best token F1 (as in `falcon_job.qa.metric`) against the answer, without the punctuation around it. Of
-    equally good runs the earliest is returned, and of those the shortest. For "Duke Robert of Normandy" in "the Duke of
-    Normandy" it is "Duke of Normandy".
+    This is the first of these that exists: the answer itself; its first occurrence, ignoring case; the run of whole
+    words with the best token F1 against the answer (as in `falcon_job.qa.metric`), without punctuation around it. Of
+    equally good runs, the earliest wins, then the shortest. Example: "Duke Robert of Normandy" in "the Duke of
+    Normandy" gives "Duke of Normandy".
     """
     answer = answer.strip()
     if answer in passage:
         return answer
     if found := re.search(re.escape(answer), passage, re.IGNORECASE):
         return found.group()
-    return _best_window(Counter(normalize_answer(answer).split()), passage)
+    return _best_run(Counter(normalize_answer(answer).split()), passage)
 
 
-def _best_window(answer: Counter[str], passage: str) -> str:
-    """Return the run of words with the best F1 against the tokens of the answer.
+def _best_run(answer: Counter[str], passage: str) -> str:
+    """Return the run of whole words with the best F1 against the tokens of the answer.
 
-    Only runs that begin and end with a word of the answer are compared: a longer run shares no more tokens.
+    Only runs that begin and end with a word of the answer are compared: a longer run would share no more tokens.
     """
     words = list(re.finditer(r"\S+", passage))
     tokens = [normalize_answer(word.group()).split() for word in words]
@@ -52,7 +52,7 @@ def _best_window(answer: Counter[str], passage: str) -> str:
 
 
 def _token_ends(tokens: list[list[str]]) -> list[int]:
-    """Return for each word the number of tokens up to its end."""
+    """Return, for each word, the number of tokens up to and including it."""
     ends, total = [], 0
     for names in tokens:
         total += len(names)

@@ -18,19 +18,19 @@ class Window:
 
 
 def cut_windows(text: str, max_tokens: int, count_tokens: Callable[[str], int]) -> list[Window]:
-    """Cut a text at word borders into windows of at most `max_tokens` tokens, each starting half a window further on.
+    """Split a text at word boundaries into windows of at most `max_tokens` tokens, with a stride of half a window.
 
-    So any span of at most half a window lies whole in one of them. With a token for each word and 4 tokens a window,
-    "a b c d e f g h" gives "a b c d", "c d e f" and "e f g h". A text that fits is one window. A word that is longer
-    than a window is cut between characters.
+    Any span of at most half a window is therefore complete in one of them. With one token per word and windows of 4
+    tokens, "a b c d e f g h" gives "a b c d", "c d e f" and "e f g h". A text that fits is one window. A word longer
+    than a window is split between characters.
 
     Args:
         text: the passage.
-        max_tokens: the most tokens of a window, as `count_tokens` counts them.
-        count_tokens: returns the tokens of a part of the text, including those that the prompt puts around it.
+        max_tokens: the most tokens in a window, as counted by `count_tokens`.
+        count_tokens: returns the number of tokens of a part of the text, including those that the prompt adds to it.
 
     Raises:
-        ValueError: not even one character fits into a window.
+        ValueError: a single character does not fit into a window.
     """
     if count_tokens(text) <= max_tokens:
         return [Window(0, len(text))]
@@ -51,7 +51,7 @@ def cut_windows(text: str, max_tokens: int, count_tokens: Callable[[str], int]) 
 
 
 def _pieces(text: str, fits: Callable[[str], bool]) -> Iterator[Window]:
-    """Yield the words of a text; a word that does not fit is yielded character by character."""
+    """Yield the words of a text, and the characters of words that do not fit."""
     for word in _words(text):
         if fits(text[word.start : word.stop]):
             yield word
@@ -73,7 +73,7 @@ def _words(text: str) -> list[Window]:
 
 
 def _longest_fit(count: Callable[[int, int], int], first: int, end: int, max_tokens: int) -> int:
-    """Return the end of the longest run of pieces from `first` that fits."""
+    """Return the end (exclusive) of the longest run of pieces from `first` that fits."""
     length = 1
     while first + length < end and count(first, first + length) <= max_tokens:
         length *= 2
@@ -85,6 +85,6 @@ def _longest_fit(count: Callable[[int, int], int], first: int, end: int, max_tok
 
 
 def _half_way(count: Callable[[int, int], int], first: int, stop: int, half: float) -> int:
-    """Return the first piece behind `half` tokens from `first`, but at most the last piece before `stop`."""
+    """Return the first piece that starts at least `half` tokens after `first`, but at most the last before `stop`."""
     starts = range(first + 1, stop - 1)
     return first + 1 + bisect_left(starts, half, key=lambda start: count(first, start))

@@ -1,1 +1,1 @@
-"""Question files: readers turn formats into passages and problems; passages are stored on disk and split."""
+"""Question files: a reader for each format, the passages on disk, and their splits."""

@@ -1,4 +1,4 @@
-"""Compare train with dev: both must have passages or both none, and they should share nothing."""
+"""Compare train with dev: either both have passages or neither has, and they should not overlap."""
 
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -13,22 +13,23 @@ def check_same_kind(train: Sequence[Passage], dev: Sequence[Passage]) -> None:
     """Check that both splits ask about passages, or that neither does.
 
     Raises:
-        InputError: one has passages and the other is closed book.
+        InputError: one has passages and the other is closed-book.
     """
     train_has, dev_has = (split[0].text is not None for split in (train, dev))
     if train_has != dev_has:
         has, lacks = ("train", "dev") if train_has else ("dev", "train")
         raise InputError(
-            f"dataset.{has} asks about passages, but dataset.{lacks} is closed book",
-            fix="name two files of the same kind",
+            f"asks about passages, but dataset.{lacks} is closed-book",
+            place=f"dataset.{has}",
+            fix="use two files of the same kind",
         )
 
 
 def find_overlaps(train: Sequence[Passage], dev: Sequence[Passage]) -> list[str]:
-    """Return what two splits share: a line for each kind, with its count and some examples; empty if nothing.
+    """Return one line for each kind of overlap between train and dev, with a count and a few examples.
 
-    Question ids and passages (article and text) are compared. In closed book, where ids may be mere row numbers, the
-    texts of the questions are compared instead. Lines quote ids and titles, but no other text.
+    Question ids and passages (article and text) are compared. Closed-book ids may be row numbers, so the texts of
+    closed-book questions are compared instead. Lines quote ids and titles, but no other text.
     """
     overlaps = []
     for kind, labelled in (
@@ -45,7 +46,7 @@ def find_overlaps(train: Sequence[Passage], dev: Sequence[Passage]) -> list[str]
 
 
 _Labelled = Iterator[tuple[Hashable, str]]
-"""What is compared, and what a line calls it."""
+"""What is compared, and how a line names it."""
 
 
 def _ids(passages: Sequence[Passage]) -> _Labelled:

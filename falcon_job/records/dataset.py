@@ -1,4 +1,4 @@
-"""Read a question file: store its passages on disk, or report all that is wrong with it."""
+"""Read a question file: store its passages on disk, or report everything that is wrong with it."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,28 @@ from falcon_job.validation import quoted
 
 
 def read_passages(path: Path) -> Sequence[Passage]:
-    """Read and check a question file, whose suffix tells its format.
+    """Read and check a question file. Its suffix tells the format:
 
-    `.json` is SQuAD v1.1 or v2.0; `.jsonl` holds flat rows (id, context, question, answers, perhaps title) or
-    closed-book pairs (question, answer, perhaps id); `.parquet` holds flat rows; `.csv` holds pairs, below a header.
+    - `.json`: SQuAD v1.1 or v2.0
+    - `.jsonl`: flat rows (id, context, question, answers, optionally title) or closed-book pairs (question, answer,
+      optionally id)
+    - `.parquet`: flat rows
+    - `.csv`: closed-book pairs below a header
+
     Text files are UTF-8, with or without a byte order mark.
 
-    The questions of one title and context become one passage, where that first stands in the file. A pair without an
-    id gets its row number. A passage without questions is left out. Passages lie on disk, not in memory.
+    Questions with the same title and context become one passage, at the place of the first. A pair without an id gets
+    its row number as id. Passages without questions are skipped. Passages are kept on disk, not in memory.
 
     Raises:
-        InputError: the file cannot be read, or records are wrong; one message lists all problems. Ids are compared
-            only among records that are otherwise right.
-        JobError: there is no room on disk for its passages.
+        InputError: the file cannot be read, or records are wrong; one message lists all problems. Duplicate ids are
+            only reported among records that are otherwise valid.
+        JobError: the disk has too little space for its passages.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise InputError(
-            f"has the unknown suffix {path.suffix!r}", place=path, fix=f"name a file that ends in {', '.join(READERS)}"
+            f"has the unknown suffix {path.suffix!r}", place=path, fix=f"use a file that ends in {', '.join(READERS)}"
         )
     store, problems = PassageStore(), ProblemList()
     try:
@@ -43,17 +47,17 @@ def read_passages(path: Path) -> Sequence[Passage]:
         raise JobError(
             f"does not fit into SQLite's temporary files ({error})",
             place=path,
-            fix="make room, or set SQLITE_TMPDIR to a folder that has some",
+            fix="free disk space, or set SQLITE_TMPDIR to a folder with more of it",
         ) from None
     if not store and not problems:
-        problems.add(Problem("holds no questions", THE_FILE, "give it at least one"))
+        problems.add(Problem("has no questions", THE_FILE, "add at least one"))
     if problems:
         raise InputError.listing(path, problems)
     return store
 
 
 def _passages_and_problems(read: Reader, path: Path) -> Iterator[Passage | Problem]:
-    """Yield what a reader yields and, as the last problem, why it stopped early."""
+    """Yield what a reader yields and, if it stopped early, the reason as the last problem."""
     try:
         yield from read(path)
     except UnreadableError as error:
@@ -63,8 +67,8 @@ def _passages_and_problems(read: Reader, path: Path) -> Iterator[Passage | Probl
 
 
 def _add(passage: Passage, store: PassageStore) -> list[Problem]:
-    """Store a passage; return a problem for each of its questions whose id is taken."""
+    """Store a passage; return a problem for each of its questions whose id is already used."""
     return [
-        Problem(f"is taken by {place}", f"{question.place}: id {quoted(question.id)}", "give it another")
+        Problem(f"is already used by {place}", f"{question.place}: id {quoted(question.id)}", "use another id")
         for question, place in store.add(passage)
     ]

@@ -1,4 +1,4 @@
-"""What a question file holds: passages, the questions about them, and the accepted answers."""
+"""The content of a question file: passages, questions about them, and accepted answers."""
 
 from dataclasses import dataclass, field
 
@@ -8,8 +8,8 @@ class Answer:
     """An accepted answer.
 
     Attributes:
-        text: its words.
-        start: where it begins in the passage, in characters from 0; None in closed book.
+        text: the answer itself.
+        start: index of its first character in the passage; None for a closed-book question.
     """
 
     text: str
@@ -23,8 +23,8 @@ class Question:
     Attributes:
         id: unique in its file.
         text: the question.
-        answers: the first one is learned, all are scored against.
-        place: where it stands in its file, for errors; "" once the file is read.
+        answers: training uses the first; scoring accepts all.
+        place: where it is in its file, for error messages; "" after the file has been read.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Passage:
 
     Attributes:
         article: the title of its article; "" if the file gives none.
-        text: the passage; None for a closed-book question, which stands alone.
+        text: the passage; None for a closed-book question, which has a `Passage` of its own.
         questions: at least one.
     """
 

@@ -1,4 +1,4 @@
-"""What a record of a question file must look like, and what is said of one that does not."""
+"""The schema of each kind of record in a question file, and the problems of records that do not match it."""
 
 from typing import Annotated, Any, Self, TypeVar
 
@@ -14,14 +14,14 @@ def _unicode(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise WrongValueError(
-            f"has half of a surrogate pair at character {error.start}", "write both halves, or remove it"
+            f"has an unpaired surrogate at character {error.start}", "write both halves of the pair, or remove it"
         ) from None
     return text
 
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise WrongValueError("is only white space" if text else "is empty", "give it text")
+        raise WrongValueError("is only whitespace" if text else "is empty", "fill it in")
     return text
 
 
@@ -30,7 +30,7 @@ _Text = Annotated[_Unicode, AfterValidator(_not_blank)]
 
 
 class Record(BaseModel):
-    """A record; keys that are not listed, such as plausible_answers, are ignored."""
+    """A record. Keys that are not listed, such as plausible_answers, are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -59,7 +59,8 @@ class FlatAnswersRecord(Record):
     def _paired(self) -> Self:
         if len(self.text) != len(self.answer_start):
             raise WrongValueError(
-                f"has {len(self.text)} text but {len(self.answer_start)} answer_start", "give one of each per answer"
+                f"has {len(self.text)} value(s) in text but {len(self.answer_start)} in answer_start",
+                "give one of each per answer",
             )
         return self
 
@@ -73,7 +74,7 @@ class FlatRowRecord(Record):
 
 
 class AnswerRecord(Record):
-    """An answer. If the passage is given as the context of the validation, the answer must occur in it."""
+    """An answer. If the passage is given as the validation context, the answer must occur in it at `answer_start`."""
 
     text: _Text
     answer_start: Annotated[int, Field(ge=0)]
@@ -87,7 +88,7 @@ class AnswerRecord(Record):
 
 
 class QuestionRecord(Record):
-    """A question, answered or impossible."""
+    """A question that either has answers or is marked impossible."""
 
     id: _Text
     question: _Text
@@ -97,9 +98,9 @@ class QuestionRecord(Record):
     @model_validator(mode="after")
     def _answered_if_possible(self) -> Self:
         if self.is_impossible and self.answers:
-            raise WrongValueError("is impossible but has answers", "set is_impossible to false, or remove the answers")
+            raise WrongValueError("is impossible, but has answers", "set is_impossible to false, or remove the answers")
         if not self.is_impossible and not self.answers:
-            raise WrongValueError("has no answers", "give it one, or set is_impossible to true")
+            raise WrongValueError("has no answers", "add one, or set is_impossible to true")
         return self
 
 
@@ -115,12 +116,12 @@ _R = TypeVar("_R", bound=Record)
 
 
 def validated(model: type[_R], content: Any, place: str, passage: str | None = None) -> tuple[_R | None, list[Problem]]:
-    """Return `content` as a `model`, or None and what is wrong with it.
+    """Return `content` as a `model` and no problems, or None and its problems.
 
     Args:
-        model: what it must be.
-        content: what the file holds.
-        place: where it stands in the file, for the problems.
+        model: the schema that it must match.
+        content: the parsed record.
+        place: where it is in the file, for the problems.
         passage: the text in which its answers must occur, if there is one.
     """
     try:
@@ -130,7 +131,7 @@ def validated(model: type[_R], content: Any, place: str, passage: str | None = N
 
 
 def validated_question(content: Any, place: str, passage: str | None) -> tuple[Question | None, list[Problem]]:
-    """Return `content`, shaped as in SQuAD v2.0, as a question about `passage`, or None and what is wrong with it."""
+    """Return a question in the shape of SQuAD v2.0 as a `Question` about `passage`, or None and its problems."""
     record, problems = validated(QuestionRecord, content, place, passage)
     if record is None:
         return None, problems
@@ -139,15 +140,15 @@ def validated_question(content: Any, place: str, passage: str | None) -> tuple[Q
 
 
 def _misplaced(text: str, start: int, passage: str) -> WrongValueError:
-    """Return what is wrong with an answer that is not at `start`, and where it is."""
+    """Return the error for an answer that is not at `start`. Its fix gives the nearest offset where it is."""
     wrong = f"has {quoted(text)}, which is not at answer_start {start}"
     if start >= len(passage):
         wrong += f" (the passage has {len(passage)} characters)"
     neighbours = (passage.rfind(text, 0, start + len(text)), passage.find(text, start))
     offsets = [offset for offset in neighbours if offset >= 0]
     if not offsets:
-        return WrongValueError(f"{wrong} or anywhere else in the passage", "copy it from there, letter by letter")
+        return WrongValueError(f"{wrong} or anywhere else in the passage", "copy it from there exactly")
     nearest = min(offsets, key=lambda offset: abs(offset - start))
     return WrongValueError(
-        f"{wrong} but at {nearest}", "set answer_start to that; it counts characters, not bytes, from 0"
+        f"{wrong} but at {nearest}", f"set answer_start to {nearest} (it counts characters, not bytes, from 0)"
     )

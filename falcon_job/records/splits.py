@@ -1,4 +1,4 @@
-"""Which passages train, which validate and which are left out: whole passages or articles, drawn by a seed."""
+"""Split passages into train and validation, and limit their number. Passages and articles are never cut."""
 
 import random
 import sys
@@ -9,7 +9,7 @@ from falcon_job.records.passage import Passage
 from falcon_job.records.store import Selection
 
 MIN_ARTICLES = 10
-"""With fewer articles than this, a split by article would be too coarse, and passages are split instead."""
+"""With fewer articles, a split by article would be too coarse, so the split is by passage."""
 
 
 def split_validation(
@@ -44,9 +44,9 @@ def split_validation(
 
 
 def take_passages(passages: Sequence[Passage], limit: int | None, seed: int) -> Sequence[Passage]:
-    """Return whole passages with at most `limit` questions together, but at least one passage.
+    """Return whole passages with at most `limit` questions in total, but at least one passage.
 
-    The seed draws them; they keep the order of the file. None for `limit` returns all.
+    Passages are drawn with the seed, and keep the order of the file. If `limit` is None, all are returned.
     """
     if limit is None:
         return passages
@@ -63,10 +63,11 @@ def take_passages(passages: Sequence[Passage], limit: int | None, seed: int) -> 
 
 
 def spread(question_counts: Sequence[int], limit: int | None) -> list[int]:
-    """Return the indices of passages spread evenly over a file, with at most `limit` questions, but at least one.
+    """Return the indices of at least one passage, spread evenly over a file, with at most `limit` questions in total.
 
-    A passage is taken if the share of questions taken then stays at or below `limit` / all, counted up to there: of ten
-    passages with a question each, a limit of 5 takes every second one.
+    Passages are visited in order. One is taken if the questions taken, its own included, are at most the fraction
+    `limit` / total of those visited. For example, of ten passages with one question each, a limit of 5 takes every
+    second one.
 
     Args:
         question_counts: the number of questions of each passage.

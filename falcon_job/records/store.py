@@ -1,4 +1,4 @@
-"""Passages on disk, in a temporary file of SQLite, so that a question file of any size takes little memory."""
+"""Passages on disk, in a temporary SQLite file, so that a question file of any size takes little memory."""
 
 import json
 import sqlite3
@@ -27,7 +27,7 @@ FROM questions JOIN passages ON passages.number = passage
 
 
 class Passages(Sequence[Passage]):
-    """Passages that are read from disk when they are needed."""
+    """Passages that are read from disk only when they are accessed."""
 
     @overload
     def __getitem__(self, index: int) -> Passage: ...
@@ -36,7 +36,7 @@ class Passages(Sequence[Passage]):
     def __getitem__(self, index: slice) -> Sequence[Passage]: ...
 
     def __getitem__(self, index: int | slice) -> Passage | Sequence[Passage]:
-        """Return the passage at an index, or a selection for a slice, of which nothing is read yet."""
+        """Return the passage at an index; for a slice, a `Selection`, which reads nothing yet."""
         chosen = range(len(self))[index]
         return Selection(self, chosen) if isinstance(chosen, range) else self._read(chosen)
 
@@ -49,7 +49,7 @@ class PassageStore(Passages):
     """Passages in the order in which they were first added, each with its questions."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name, deleted with the connection
+        self._db = sqlite3.connect("", isolation_level=None)  # an unnamed temporary file, deleted with the connection
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
         self._size = 0
@@ -57,15 +57,17 @@ class PassageStore(Passages):
     def add(self, passage: Passage) -> list[tuple[Question, str]]:
         """Add the questions of a passage to those that are stored for the same article and text.
 
-        So a passage that a file repeats, as flat rows do for each question, is stored once. Closed-book questions,
-        which have no text, each stay alone.
+        A passage that a file repeats, as flat rows do for each question, is therefore stored once. Closed-book
+        questions, which have no passage, are never merged.
 
         Returns:
-            The questions that were not added because their id is taken, each with the place of the one that has it.
+            The questions that were not added because their id is already used, each with the place of that other use.
         """
         number = self._find_or_create(passage.article, passage.text)
         return [
-            (question, self._place_of(question.id)) for question in passage.questions if not self._ask(number, question)
+            (question, self._place_of(question.id))
+            for question in passage.questions
+            if not self._add_question(number, question)
         ]
 
     def _find_or_create(self, article: str, text: str | None) -> int:
@@ -85,8 +87,8 @@ class PassageStore(Passages):
         self._size += 1
         return self._size - 1
 
-    def _ask(self, passage: int, question: Question) -> bool:
-        """Add a question to the passage with this number; tell whether its id was free."""
+    def _add_question(self, passage: int, question: Question) -> bool:
+        """Add a question to the passage with this number, unless its id is already used; tell whether it was added."""
         answers = json.dumps([(answer.text, answer.start) for answer in question.answers])
         row = (passage, question.id, question.text, answers, question.place)
         added = self._db.execute(

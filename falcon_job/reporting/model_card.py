@@ -20,9 +20,9 @@ def model_card(params: Params, scores: Mapping[str, Any], provenance: Mapping[st
     """Return the card as Markdown, with the metadata that the Hub reads.
 
     Args:
-        params: of the run.
+        params: the params of the run.
         scores: content of reports/eval.json.
-        provenance: what `falcon_job.reporting.provenance.provenance` returns.
+        provenance: the result of `falcon_job.reporting.provenance.provenance`.
         closed_book: whether the model was trained without passages.
     """
     title = f"{params.model.source.rsplit('/', 1)[-1]} fine-tuned to answer questions"

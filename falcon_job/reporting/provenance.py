@@ -1,4 +1,4 @@
-"""When, from which commit and with which software a result was made."""
+"""When, from which commit, with which software and on which machine a result was made."""
 
 import platform
 import subprocess
@@ -45,7 +45,7 @@ def _commit(root: Path) -> str | None:
 
 
 def _machine() -> str:
-    """Return the name of the GPU, or the kind of CPU; never the name of the host."""
+    """Return the name of the GPU, or the CPU architecture; never the host name."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"

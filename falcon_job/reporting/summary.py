@@ -1,4 +1,4 @@
-"""The summary at the end of a run: scores beside those of the untuned model, where files lie, seconds per stage."""
+"""The summary at the end of a run: scores before and after tuning, paths of the results, seconds per stage."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ PLACES = {
 
 
 def print_summary(params: Params, workspace: Workspace) -> None:
-    """Print the results of the last run, and leave out what there is not."""
+    """Print the results of the last run. Results that do not exist are left out."""
     console = Console(highlight=False)
     untuned, tuned = (_read(workspace, f"reports/{name}.json") for name in ("baseline", "eval"))
     total = (tuned or untuned).get("total")

@@ -1,8 +1,8 @@
 """The base model, pinned: build/base.json records its source, its revision and the sha256 of each of its files.
 
-`pin` makes that record in the fetch stage, `locate` returns the folder that matches it in every later stage, and `find`
-tells without the network whether a model is here. Only safetensors weights, configuration and tokenizer files are used:
-never code (*.py), never pickles (*.bin, *.pt).
+`pin` creates this record, in the fetch stage. `locate` returns the folder that matches it, in all later stages. `find`
+looks for a complete model without using the network. Only safetensors weights, configuration and tokenizer files are
+used, never code (*.py) or pickles (*.bin, *.pt).
 """
 
 import json
@@ -40,11 +40,11 @@ SETTINGS = (
     "chat_template.json",
 )
 FILES = (*WEIGHTS, *TOKENIZER, *SETTINGS)
-"""Names of the files that are downloaded and hashed; files in folders never are."""
+"""Names of the files that are downloaded and hashed. Files in subfolders are ignored."""
 
 
 class PinnedModel(BaseModel):
-    """A base model whose every file is known by its hash: the content of build/base.json."""
+    """A base model with the hash of each of its files: the content of build/base.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +56,7 @@ class PinnedModel(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read build/base.json.
+        """Read a record, such as build/base.json.
 
         Raises:
             InputError: it is missing or damaged.
@@ -66,15 +66,15 @@ class PinnedModel(BaseModel):
         except FileNotFoundError as error:
             raise InputError("is missing", place=path, fix="run `falcon-job fetch` first") from error
         except ValidationError as error:
-            raise InputError("is damaged", place=path, fix="run `dvc repro -f fetch` to write it anew") from error
+            raise InputError("is damaged", place=path, fix="run `dvc repro -f fetch` to write it again") from error
 
     def write(self, path: Path) -> None:
-        """Write build/base.json, whole or not at all."""
+        """Write the record atomically."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def pin(model: ModelParams, workspace: Workspace) -> PinnedModel:
-    """Return the record of a base model, after downloading what the Hub cache lacks of it.
+    """Return the record of a base model. Files that are not in the Hub cache are downloaded first.
 
     Raises:
         InputError: there is no such model, or it lacks its configuration, tokenizer or safetensors weights.
@@ -83,7 +83,7 @@ def pin(model: ModelParams, workspace: Workspace) -> PinnedModel:
     if model.revision is None:
         folder = _existing_folder(model.source, workspace)
         if not workspace.is_watched(folder):
-            logger.warning("%s is outside data/: DVC does not watch it, though every stage checks its hashes", folder)
+            logger.warning("%s is outside data/, so DVC does not track it; every stage checks its hashes", folder)
     else:
         folder = _download(model, model.revision, workspace)
     files = _hash_files(folder)
@@ -94,12 +94,12 @@ def pin(model: ModelParams, workspace: Workspace) -> PinnedModel:
 
 
 def locate(workspace: Workspace, pinned: PinnedModel | None = None) -> Path:
-    """Return the folder of a base model, every file checked against its record (default: build/base.json).
+    """Check every file of a base model against its record (default: build/base.json), and return its folder.
 
-    What the Hub cache lacks is downloaded, unless HF_HUB_OFFLINE is set.
+    Files that are not in the Hub cache are downloaded, unless HF_HUB_OFFLINE is set.
 
     Raises:
-        InputError: build/base.json is missing, or a file of the model is not the one it records.
+        InputError: build/base.json is missing, or a file of the model does not match the record.
         JobError: the network failed, or HF_HUB_OFFLINE is set and a file is not in the cache.
     """
     pinned = pinned or PinnedModel.read(workspace.base)
@@ -115,10 +115,10 @@ def locate(workspace: Workspace, pinned: PinnedModel | None = None) -> Path:
 
 
 def find(model: ModelParams, workspace: Workspace) -> Path:
-    """Return the folder of a base model that is here and complete. The network is not used, and nothing is hashed.
+    """Return the folder of a base model that is complete on this machine. This uses no network and hashes nothing.
 
     Raises:
-        InputError: the folder or the Hub cache does not hold all of the model.
+        InputError: the model is not complete in its folder or in the Hub cache.
     """
     folder: Path | None
     if model.revision is None:
@@ -136,17 +136,17 @@ def find(model: ModelParams, workspace: Workspace) -> Path:
 
 
 def _download(model: ModelParams, revision: str, workspace: Workspace) -> Path:
-    """Return the folder of a model, downloaded as far as the cache lacks it.
+    """Download the files of a model that are not in the cache, and return its folder there.
 
-    Where the Hub cannot be asked, a complete copy in the cache will do. Weights are downloaded last: a copy that has
-    all of them has the other files too.
+    If the Hub cannot be reached, a complete copy in the cache is used. Weights are downloaded last, so a copy that has
+    all weights has the other files, too.
     """
     try:
         names = [name for name in list_files(model.source, revision) if _matches(name, FILES)]
     except JobError as error:
         with suppress(InputError):
             folder = find(model, workspace)
-            logger.warning("%s; the copy in the cache is complete and is used", error)
+            logger.warning("using the complete copy in the cache, because %s", error)
             return folder
         raise
     _check_names(names, model.source)
@@ -160,13 +160,13 @@ def _existing_folder(source: str, workspace: Workspace) -> Path:
             "does not exist, or is not a folder",
             place=f"model.source: {folder}",
             fix="correct the path in params.yaml, or run `dvc pull` if DVC tracks it; a Hub id needs model.revision, a "
-            "full commit (40 hex digits, under 'History' on the Hub)",
+            "full commit hash (40 hex digits, under 'History' on the Hub)",
         )
     return folder
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file that matters, by name, sorted. Hashing releases the GIL, so threads help."""
+    """Return the sha256 of each file of a model, by name, sorted. Hashing releases the GIL, so threads help."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, FILES))
         with ThreadPoolExecutor() as pool:
@@ -182,14 +182,14 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _changed(path: Path, revision: str | None) -> InputError:
     """Return the error for a file that was changed, added or removed since the record was made."""
-    fix = "restore it, or run `dvc repro -f fetch` to accept the change"
+    fix = "undo the change, or run `dvc repro -f fetch` to accept it"
     if revision is not None:
         fix = f"delete {path.resolve()} and run `dvc repro -f fetch` to download it again"
     return InputError("is not the file that build/base.json records", place=path, fix=fix)
 
 
 def _check_complete(folder: Path, names: Collection[str], source: str) -> None:
-    """Check that a folder holds a complete model in safetensors.
+    """Check that a folder has a complete model with safetensors weights.
 
     Raises:
         InputError: something is missing or damaged, or the weights are in another format.
@@ -199,40 +199,40 @@ def _check_complete(folder: Path, names: Collection[str], source: str) -> None:
     for name in weights:
         if name not in names:
             raise InputError(
-                f"lacks {name}, which {INDEX} names",
+                f"lacks {name}, which {INDEX} lists",
                 place=f"model.source: {source}",
-                fix="copy the model again, or name another revision",
+                fix="copy the model again, or use another revision",
             )
         _check_readable(folder / name)
 
 
 def _check_names(names: Collection[str], source: str) -> None:
-    """Check that a model has its configuration, tokenizer and safetensors weights, by the names of its files."""
+    """Check by the names of its files that a model has a configuration, a tokenizer and safetensors weights."""
     place = f"model.source: {source}"
     if "config.json" not in names:
-        raise InputError("has no config.json", place=place, fix="name a model in the format of transformers")
+        raise InputError("has no config.json", place=place, fix="use a model in the format of transformers")
     if not any(_matches(name, TOKENIZER) for name in names):
-        fix = "copy it into the folder, or name a complete model"
-        raise InputError(f"has no tokenizer ({', '.join(TOKENIZER)})", place=place, fix=fix)
+        fix = "copy one into the folder, or use a complete model"
+        raise InputError(f"has no tokenizer file ({', '.join(TOKENIZER)})", place=place, fix=fix)
     if not {"model.safetensors", INDEX} & set(names):
         raise InputError(
-            "has no model.safetensors; pickled weights (*.bin, *.pt) are refused, because reading them runs their code",
+            "has no model.safetensors (pickled weights, *.bin or *.pt, are refused: loading them can run code)",
             place=place,
-            fix="name a revision with safetensors, or convert a copy that you trust with save_pretrained",
+            fix="use a revision with safetensors, or convert a copy that you trust with save_pretrained",
         )
 
 
 def _shards(index: Path) -> list[str]:
-    """Return the names of the files that share the weights."""
+    """Return the names of the weight shards that an index lists."""
     try:
         return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = "does not list the files that hold the weights"
+        problem = "does not list the files of the weights"
         raise InputError(problem, place=index, fix="copy or download the model again") from error
 
 
 def _check_readable(path: Path) -> None:
-    """Find a truncated file, or the pointer that a clone without Git LFS has instead, before a stage needs it."""
+    """Check that a weight file is complete, and not the pointer that a clone without Git LFS has instead."""
     try:
         with safe_open(path, framework="np"):
             pass
@@ -242,7 +242,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _check_blobs(folder: Path, files: dict[str, str]) -> None:
-    """Check what huggingface_hub does not: in its cache, a large file is a link to one named by its sha256."""
+    """Check downloads by their sha256, as huggingface_hub does not. Its cache names large files by their sha256."""
     for name, sha256 in files.items():
         path = folder / name
         blob = path.readlink().name if path.is_symlink() else ""

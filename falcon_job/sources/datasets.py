@@ -1,4 +1,4 @@
-"""The raw datasets: two files, from a path or a URL, copied byte for byte with a manifest of their hashes."""
+"""Copy the train and dev files, from a path or a URL, byte for byte, with a manifest of their hashes."""
 
 import shutil
 from pathlib import Path, PurePath
@@ -16,10 +16,10 @@ SPLITS = ("train", "dev")
 def fetch_datasets(dataset: DatasetParams, workspace: Workspace) -> None:
     """Write train.*, dev.* and manifest.json to build/raw: all of them, or none.
 
-    manifest.json holds, for each split, its source as in params, its sha256 and its size in bytes.
+    manifest.json records the source of each split (as in params), its sha256 and its size in bytes.
 
     Raises:
-        InputError: a file is missing, has another sha256 than params say, or lies outside data/ without one.
+        InputError: a file is missing, has another sha256 than in params, or is outside data/ without one in params.
         JobError: the network or the disk failed.
     """
     try:
@@ -30,7 +30,7 @@ def fetch_datasets(dataset: DatasetParams, workspace: Workspace) -> None:
         raise JobError(
             f"could not be copied ({error.strerror})",
             place=error.filename or workspace.raw,
-            fix="make room on the disk, or the file readable, then run again",
+            fix="free disk space, or make the file readable, then run again",
         ) from error
 
 
@@ -44,7 +44,7 @@ def _fetch_split(split: str, dataset: DatasetParams, workspace: Workspace, folde
         raise InputError(
             f"has sha256 {actual}, but params.yaml says {expected}",
             place=f"dataset.{split}: {source}",
-            fix=f"restore the file; if the change is meant, set dataset.{split}_sha256 to {actual}",
+            fix=f"restore the file, or set dataset.{split}_sha256 to {actual} to accept the change",
         )
     return {"source": source, "sha256": actual, "bytes": copy.stat().st_size}
 
@@ -61,7 +61,7 @@ def _suffix(split: str, source: str) -> str:
 
 
 def _local_file(split: str, source: str, sha256: str | None, workspace: Workspace) -> Path:
-    if sha256 is not None and is_url(source):  # params refuse a URL without a sha256
+    if sha256 is not None and is_url(source):  # params.py refuses a URL without a sha256
         return download(source, sha256, workspace.downloads)
     path = workspace.path(source)
     place = f"dataset.{split}: {path}"
@@ -70,5 +70,5 @@ def _local_file(split: str, source: str, sha256: str | None, workspace: Workspac
         raise InputError("does not exist, or is not a file", place=place, fix=fix)
     if sha256 is None and not workspace.is_watched(path):
         fix = f"set dataset.{split}_sha256 to {sha256_file(path)}"
-        raise InputError("is outside data/, where DVC does not watch it", place=place, fix=fix)
+        raise InputError("is outside data/, so DVC does not track it", place=place, fix=fix)
     return path

@@ -1,7 +1,7 @@
-"""Models of the Hugging Face Hub, downloaded into its own cache, with errors that say what to do.
+"""Download models of the Hugging Face Hub into its own cache, with errors that say what to do.
 
-huggingface_hub reads its variables when it is first imported: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, the proxy
-variables, and the timeouts HF_HUB_ETAG_TIMEOUT (what the Hub says about a model or file) and HF_HUB_DOWNLOAD_TIMEOUT.
+huggingface_hub reads these variables when it is first imported: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, the
+proxy variables, and the timeouts HF_HUB_ETAG_TIMEOUT (metadata of models and files) and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
 import logging
@@ -36,11 +36,11 @@ BAD_URL_ERRORS = (httpx.InvalidURL, httpx.UnsupportedProtocol)
 TRANSFER_ERRORS = (httpx.HTTPError, *BAD_URL_ERRORS, OSError)
 """What huggingface_hub raises when a URL, a server, the network or the disk fails."""
 HUB_ERRORS = (*TRANSFER_ERRORS, EntryNotFoundError, ValueError, RuntimeError)
-"""What huggingface_hub raises when the Hub refuses, fails or sends something that is not an answer."""
+"""What huggingface_hub raises when the Hub refuses, fails or sends an invalid response."""
 
 
 def list_files(source: str, revision: str) -> list[str]:
-    """Return the names of a model's files on the Hub, those in folders as "folder/name".
+    """Return the names of a model's files on the Hub; those in subfolders are "folder/name".
 
     Args:
         source: Hub id, owner/name.
@@ -51,7 +51,7 @@ def list_files(source: str, revision: str) -> list[str]:
         JobError: the network failed, or HF_HUB_OFFLINE is set.
     """
     try:
-        # Unlike snapshot_download, which in huggingface_hub 2.4 waits for a stalled Hub forever, this takes a timeout.
+        # This takes a timeout. snapshot_download of huggingface_hub 2.4 would wait for a stalled Hub forever.
         model = HfApi().model_info(source, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except HUB_ERRORS as error:
         raise _explain(error, source, revision) from error
@@ -59,7 +59,7 @@ def list_files(source: str, revision: str) -> list[str]:
 
 
 def download_files(source: str, revision: str, names: Iterable[str]) -> Path:
-    """Return the folder of a model in the cache, with the named files downloaded, in this order, unless they are there.
+    """Download the named files of a model in this order, unless the cache has them; return their folder in the cache.
 
     Raises:
         InputError: there is no such model or file, or no permission to read it.
@@ -74,7 +74,7 @@ def download_files(source: str, revision: str, names: Iterable[str]) -> Path:
 
 
 def find_in_cache(source: str, revision: str) -> Path | None:
-    """Return the folder of a model in the cache, complete or not; None where its config.json is not there.
+    """Return the folder of a model in the cache, complete or not; None if its config.json is not there.
 
     Raises:
         InputError: `source` cannot be a Hub id.
@@ -87,24 +87,24 @@ def find_in_cache(source: str, revision: str) -> Path | None:
 
 
 def _explain(error: Exception, source: str, revision: str) -> JobError:
-    """Return an error that says what to do; its text never holds a request, and so never a token."""
+    """Return an error that says what to do. It never quotes the request, so it cannot leak a token."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # from "not in the cache" to why the Hub could not be asked
+        error = error.__cause__  # why the Hub could not be reached, not just "not in the cache"
     place = f"model.source: {source} at revision {revision}"
     if isinstance(error, GatedRepoError):
         fix = f"accept the licence on {constants.ENDPOINT}/{source}, then {_with_token()}"
         return InputError("is gated", place=place, fix=fix)
     if isinstance(error, RepositoryNotFoundError):
         fix = f"correct model.source; if the model is private, {_with_token()}"
-        return InputError("is not on the Hub, or private", place=place, fix=fix)
+        return InputError("is not on the Hub, or is private", place=place, fix=fix)
     if isinstance(error, RevisionNotFoundError):
-        return InputError("is not on the Hub, though the model is", place=place, fix="correct model.revision")
+        return InputError("does not exist, though the model does", place=place, fix="correct model.revision")
     if isinstance(error, HFValidationError):
         problem = f"is not a Hub id ({first_line(error)})"
-        return InputError(problem, place=f"model.source: {source}", fix="write owner/name")
+        return InputError(problem, place=f"model.source: {source}", fix="write it as owner/name")
     if isinstance(error, OfflineModeIsEnabled):
         problem = "is not complete in the cache, and HF_HUB_OFFLINE is set"
-        return JobError(problem, place=place, fix="unset it and run again")
+        return JobError(problem, place=place, fix="unset HF_HUB_OFFLINE and run again")
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error.response.status_code, place)
     fix = "check the network and the disk, then run again"
@@ -113,7 +113,7 @@ def _explain(error: Exception, source: str, revision: str) -> JobError:
 
 def _explain_status(status: int, place: str) -> JobError:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return InputError(f"may not be read (the Hub answered HTTP {status})", place=place, fix=_with_token())
+        return InputError(f"cannot be accessed (the Hub answered HTTP {status})", place=place, fix=_with_token())
     return JobError(f"could not be downloaded (the Hub answered HTTP {status})", place=place, fix="run again later")
 
 

@@ -1,1 +1,1 @@
-"""One module a DVC stage: thin, reads and writes the workspace."""
+"""One module per DVC stage. Stages only read and write the workspace; other packages do the work."""

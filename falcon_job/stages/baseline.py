@@ -14,7 +14,7 @@ from falcon_job.workspace import Workspace
 
 
 def baseline(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Answer dev with the base model, without an adapter."""
+    """Answer the dev questions with the base model, without an adapter, and write answers and scores."""
     base_folder = locate(workspace)
     model = load_base(base_folder, params.model.precision, choose_device(machine))
     scored, numbers = score_dev(model, base_folder, params, machine, workspace)

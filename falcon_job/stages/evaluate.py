@@ -1,4 +1,4 @@
-"""`falcon-job evaluate`: answer dev with the adapter and score it with the official SQuAD v2 numbers.
+"""`falcon-job evaluate`: answer the dev questions with the adapter and compute the official SQuAD 2.0 scores.
 
 Reads build/adapter, build/dataset and build/base.json; writes build/{predictions,forced,na_prob,samples}.json,
 reports/eval.json, reports/threshold.csv and reports/answerability.csv.
@@ -17,7 +17,7 @@ from falcon_job.workspace import Workspace
 
 
 def evaluate(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Answer dev with the tuned model."""
+    """Answer the dev questions with the tuned model, and write answers, scores, samples and curves."""
     base_folder = locate(workspace)
     base = load_base(base_folder, params.model.precision, choose_device(machine))
     model = load_adapter(base, workspace.adapter)

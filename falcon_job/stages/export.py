@@ -1,7 +1,7 @@
 """`falcon-job export`: bundle adapter, tokenizer, prompt and model card, and check the bundle by loading it.
 
-Reads build/adapter, build/base.json, build/dataset and reports/eval.json; writes build/export and reports/export.json,
-and on request a merged model under dist/.
+Reads build/adapter, build/base.json, build/dataset and reports/eval.json; writes build/export and reports/export.json
+and, with `export.merge`, a merged model under dist/.
 """
 
 import logging
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def export(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Write the bundle, and the merged model if it is asked for; publish each only once it is verified.
+    """Write the bundle and, with `export.merge`, the merged model. Each replaces an older one only once it is verified.
 
     Raises:
         InputError: there is no adapter, or it has not been evaluated.
-        JobError: the bundle, or the merged model, does not answer as the adapter does.
+        JobError: the bundle or the merged model does not answer like the adapter.
     """
     _check_inputs(workspace)
     base_folder = locate(workspace)
@@ -47,12 +47,12 @@ def export(params: Params, machine: Machine, workspace: Workspace) -> None:
 
 
 def _check_inputs(workspace: Workspace) -> None:
-    for path, stage in ((workspace.adapter / "adapter_config.json", "train"), (_scores(workspace), "evaluate")):
+    for path, stage in ((workspace.adapter / "adapter_config.json", "train"), (_scores_file(workspace), "evaluate")):
         if not path.is_file():
             raise InputError("is missing", place=path, fix=f"run `falcon-job run {stage}`")
 
 
-def _scores(workspace: Workspace) -> Path:
+def _scores_file(workspace: Workspace) -> Path:
     return workspace.reports / "eval.json"
 
 
@@ -66,7 +66,7 @@ def _write_bundle(
         difference = verify_bundle(folder, workspace.adapter, base, passages)
         _write_checksums(folder)
         questions = sum(len(passage.questions) for passage in passages)
-        logger.info("the bundle, loaded from disk, gives the same logits for %d questions", questions)
+        logger.info("the bundle, reloaded from disk, gives the same logits as the adapter for %d questions", questions)
         files = list(folder.iterdir())
         return {
             "files": len(files),
@@ -77,12 +77,12 @@ def _write_bundle(
 
 
 def _fill(folder: Path, base_folder: Path, params: Params, workspace: Workspace) -> None:
-    """Write all files of the bundle but the checksums."""
+    """Write all files of the bundle except the checksums."""
     for file in workspace.adapter.iterdir():
         shutil.copyfile(file, folder / file.name)
     load_tokenizer(base_folder).save_pretrained(str(folder))
     write_json(folder / PROMPT_FILE, asdict(TEMPLATES[params.prompt.template]))
-    scores = read_json(_scores(workspace))
+    scores = read_json(_scores_file(workspace))
     dataset = read_dataset_settings(workspace)
     made = provenance(workspace.root)
     settings = {
@@ -97,7 +97,7 @@ def _fill(folder: Path, base_folder: Path, params: Params, workspace: Workspace)
 
 
 def _write_checksums(folder: Path) -> None:
-    """Write SHA256SUMS, as `sha256sum --check` reads it."""
+    """Write SHA256SUMS in the format of `sha256sum --check`."""
     lines = [f"{sha256_file(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
     write_text(folder / "SHA256SUMS", "".join(lines))
 
@@ -109,6 +109,6 @@ def _write_merged(
     target = workspace.dist / f"{params.model.source.rsplit('/', 1)[-1]}-{params.prompt.template}"
     precision, device = params.model.precision, choose_device(machine)
     drift = write_merged_model(base_folder, workspace.adapter, target, precision, passages, device)
-    logger.info("merged model in %s: answers drift by %.1e", target, drift)
+    logger.info("merged model in %s: log probabilities of answer tokens change by %.1e on average", target, drift)
     hashes = {file.name: sha256_file(file) for file in sorted(target.iterdir())}
     return {"name": target.name, "drift": drift, "sha256": hashes}

@@ -1,4 +1,4 @@
-"""Locks of a clone: ours, which end with the process that holds them, and those that a killed DVC leaves behind."""
+"""Locks of a clone: ours, which are released when their process ends, and those that a killed DVC leaves behind."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from falcon_job.errors import JobError
 from falcon_job.workspace import Workspace
 
 DVC_PATIENCE_SECONDS = 5.0
-"""How long to wait for a DVC whose `run` was killed: it ends soon, together with its stage."""
+"""How long to wait for a DVC process whose `falcon-job run` was killed. It ends soon, together with its stage."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def lock(workspace: Workspace, name: str) -> Iterator[None]:
         held.acquire()
     except Timeout:
         raise JobError(
-            f"another `falcon-job {name}` is running in {workspace.root}", fix="wait for it, or stop it"
+            f"is in use by another `falcon-job {name}`", place=workspace.root, fix="wait for it, or stop it"
         ) from None
     except OSError as error:
         raise JobError(
@@ -45,14 +45,14 @@ def lock(workspace: Workspace, name: str) -> Iterator[None]:
 
 
 def clear_dvc_locks(workspace: Workspace) -> None:
-    """Remove the locks that a killed DVC has left.
+    """Remove the locks that a killed DVC has left behind.
 
-    DVC writes its process id to .dvc/tmp/rwlock. In a new container, or after a reboot, that id soon belongs to another
-    process, and DVC would refuse to work as long as that one lives. So an id counts only if its process is older than
-    the file.
+    DVC writes its process id to .dvc/tmp/rwlock. In a new container, or after a reboot, that id may belong to another
+    process, and DVC would refuse to work while that process runs. So an id counts only if its process started before
+    the file was written.
 
     Raises:
-        JobError: a DVC is running in this clone.
+        JobError: DVC is running in this clone.
     """
     path = workspace.path(".dvc/tmp/rwlock")
     give_up = time.monotonic() + DVC_PATIENCE_SECONDS
@@ -62,12 +62,14 @@ def clear_dvc_locks(workspace: Workspace) -> None:
             path.unlink(missing_ok=True)
             return
         if time.monotonic() > give_up:
-            raise JobError(f"DVC is running in {workspace.root} (process {alive[0]})", fix="wait for it, or stop it")
+            raise JobError(
+                f"is in use by DVC (process {alive[0]})", place=workspace.root, fix="wait for it, or stop it"
+            )
         time.sleep(0.1)
 
 
 def _locking_pids(path: Path) -> set[int]:
-    """Return the process ids in DVC's lock file; delete the file if a kill has left it half written."""
+    """Return the process ids in DVC's lock file. Delete the file if it is damaged, as a killed DVC may leave it."""
     try:
         locks = json.loads(path.read_text(encoding="utf-8"))
         readers = [reader for readers in locks.get("read", {}).values() for reader in readers]
@@ -80,7 +82,7 @@ def _locking_pids(path: Path) -> set[int]:
 
 
 def _holds(pid: int, path: Path) -> bool:
-    """Tell whether the process that wrote its id to the file is still alive, and not a later one with the same id."""
+    """Tell whether the process that wrote `pid` to the file is still alive. A later one with the same id is ignored."""
     try:
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE

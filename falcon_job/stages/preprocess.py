@@ -1,4 +1,4 @@
-"""`falcon-job preprocess`: check the questions and turn them into tokens.
+"""`falcon-job preprocess`: check the questions and tokenize them.
 
 Reads build/raw and build/base.json (for the tokenizer); writes build/dataset/{train,validation,dev}.arrow, its
 settings.json and reports/data.json.
@@ -27,11 +27,11 @@ from falcon_job.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 MERGES_TRIED = 200
-"""Passages on which the tokenizer is tried."""
+"""How many passages are checked for tokens that merge across the pieces of a prompt."""
 
 
 def preprocess(params: Params, machine: Machine, workspace: Workspace) -> None:
-    """Write the tokenized splits and the report on them.
+    """Write the tokenized splits and a report on them.
 
     Raises:
         InputError: records are wrong (one message lists all problems of a file), or the tokenizer cannot be used.
@@ -56,14 +56,14 @@ def preprocess(params: Params, machine: Machine, workspace: Workspace) -> None:
 def _raw_file(workspace: Workspace, split: str) -> Path:
     found = sorted(workspace.raw.glob(f"{split}.*"))
     if not found:
-        raise InputError(f"holds no {split} file", place=workspace.raw, fix="run `falcon-job run fetch`")
+        raise InputError(f"has no {split} file", place=workspace.raw, fix="run `falcon-job run fetch`")
     return found[0]
 
 
 def _write_splits(
     folder: Path, splits: Mapping[str, Sequence[Passage]], examples: ExampleEncoder
 ) -> dict[str, SplitReport]:
-    """Write each split, and the settings with which later stages use them; return a report on each."""
+    """Write each split, and settings.json, which later stages read; return a report on each split."""
     files = {name: folder / f"{name}.arrow" for name in splits}
     tallies = {name: Tally() for name in splits}
     for name in ("train", "validation"):
@@ -91,16 +91,16 @@ def _warn(overlaps: Sequence[str], merging: int) -> None:
         logger.warning("train and dev overlap: %s", overlap)
     if merging:
         logger.warning(
-            "the tokenizer of model.source merges tokens across the pieces of a prompt (%d of the first %d passages): "
-            "the end of a passage and the start of an answer get other tokens than in running text. Training and "
-            "answering use the same ones",
+            "the tokenizer of model.source merges tokens across the pieces of a prompt (%d of the first %d passages), "
+            "so the end of a passage and the start of an answer get other tokens here than in running text; training "
+            "and inference use the same tokens",
             merging,
             MERGES_TRIED,
         )
 
 
 def _log(report: Mapping[str, SplitReport]) -> None:
-    logger.info("train has %(kept)d questions on %(passages)d passages", report["train"])
+    logger.info("train has %(kept)d questions about %(passages)d passages", report["train"])
     for name, counts in report.items():
         for reason, count in counts["dropped"].items():
             if count:

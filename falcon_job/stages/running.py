@@ -1,4 +1,4 @@
-"""Run one stage: check params first, hold its lock, keep a log file, stop cleanly, leave the exit code for `run`."""
+"""Run a stage: check params, take its lock, write a log file, stop cleanly on signals, pass on its exit code."""
 
 import contextlib
 import importlib
@@ -25,10 +25,10 @@ from falcon_job.stages.locks import lock
 from falcon_job.workspace import Workspace
 
 EXIT_CODE_FILE = "FALCON_JOB_EXIT_CODE_FILE"
-"""Names the file in which a failed stage leaves its exit code for `run`: DVC itself exits with 255 for all of them."""
+"""Variable with the file to which a failed stage writes its exit code for `run`. DVC turns every code into 255."""
 
 RUN_PID = "FALCON_JOB_RUN_PID"
-"""Holds the process id of `run`. Its stages end with it: once it is killed, nobody else could stop them."""
+"""Variable with the process id of `run`. A stage stops when that process dies, since nothing else would stop it."""
 
 WATCH_SECONDS = 0.5
 
@@ -36,10 +36,10 @@ logger = logging.getLogger("falcon_job")
 
 
 def run_stage(name: str) -> None:
-    """Run stage `name` in the workspace around the current directory.
+    """Run the stage `name` in the workspace of the current directory.
 
     Raises:
-        InputError: params.yaml or a machine setting is bad; nothing has run.
+        InputError: params.yaml or a machine setting is invalid; nothing was run.
         JobError: the stage failed, or another process is running it. The log file holds the traceback.
         Stopped: SIGTERM or SIGINT arrived.
     """
@@ -62,7 +62,7 @@ def run_stage(name: str) -> None:
 
 
 def _load_stage(name: str) -> Callable[[Params, Machine, Workspace], None]:
-    """Import a stage, with the heavy libraries that it needs, and return its function."""
+    """Import the module of a stage, with the heavy libraries it needs, and return its function."""
     stage: Callable[[Params, Machine, Workspace], None] = getattr(
         importlib.import_module(f"falcon_job.stages.{name}"), name
     )
@@ -70,17 +70,17 @@ def _load_stage(name: str) -> Callable[[Params, Machine, Workspace], None]:
 
 
 def _hide_hub_token() -> None:
-    """Hide the Hub's token, also a saved one, from the libraries that a stage loads: only fetch needs it."""
+    """Hide the Hub token, including a saved one, from the libraries that a stage loads. Only fetch needs it."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         os.environ.pop(name, None)
     os.environ["HF_TOKEN_PATH"] = os.devnull  # read when huggingface_hub is imported
 
 
 def _set_library_defaults(workspace: Workspace) -> None:
-    """Set variables that libraries read when they are imported, unless the caller has set them.
+    """Set environment variables that libraries read when they are imported, unless they are already set.
 
-    Kernels that torch compiles are kept for the next run and chosen without benchmarking, so that equal runs give equal
-    bits. SQLite puts its temporary files into the clone, because /tmp of a container may be held in memory.
+    Kernels compiled by torch are kept for the next run. They are chosen without benchmarking, so that equal runs give
+    bit-identical results. SQLite writes its temporary files to the clone, because /tmp of a container may be in memory.
     """
     for variable, value in (
         ("TORCHINDUCTOR_CACHE_DIR", str(workspace.kernels)),
@@ -91,7 +91,7 @@ def _set_library_defaults(workspace: Workspace) -> None:
 
 
 def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
-    """Send our own messages to the console, and everything, warnings of libraries included, to a new log file."""
+    """Send our own messages to the console, and all messages, including library warnings, to a new log file."""
     folder = workspace.scratch / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(folder / f"{datetime.now():%Y%m%d-%H%M%S}-{name}.log", encoding="utf-8")
@@ -105,16 +105,16 @@ def _log_to_console_and_file(workspace: Workspace, name: str) -> None:
 
 @contextmanager
 def _failure_logged() -> Iterator[None]:
-    """Write the traceback of an error, with all its causes, to the log file; the console gets the message alone."""
+    """Write the traceback of an error, with all its causes, to the log file. The console only gets the message."""
     try:
         yield
     except Exception as error:
-        logging.getLogger().error("the stage failed\n%s", _traceback_with_causes(error))  # the root has no console
+        logging.getLogger().error("the stage failed\n%s", _traceback_with_causes(error))  # not to the console
         raise
 
 
 def _traceback_with_causes(error: Exception) -> str:
-    """Return the traceback of an error and of all that led to it, also where `raise ... from None` hides that."""
+    """Return the traceback of an error and of all its causes, including those hidden by `raise ... from None`."""
     whole = TracebackException.from_exception(error)
     link: TracebackException | None = whole
     while link:
@@ -125,7 +125,7 @@ def _traceback_with_causes(error: Exception) -> str:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on SIGTERM and SIGINT; further signals do not disturb the clean-up.
+    """Raise `Stopped` on SIGTERM and SIGINT. Further signals do not interrupt the cleanup.
 
     Python drops an exception that is raised while it runs a finalizer or forks. The next signal then raises it again.
     """
@@ -133,7 +133,7 @@ def _stop_on_signals() -> Iterator[None]:
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner or _is_stopping():  # a worker of a DataLoader ends with its owner
+        if os.getpid() != owner or _is_stopping():  # a DataLoader worker ends with its parent
             return
         received.append(number)
         raise Stopped(number)
@@ -142,7 +142,7 @@ def _stop_on_signals() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if received:  # such as a DataLoader's complaint that its workers ended, which got the signal too
+        if received:  # such as a DataLoader's error that its workers, which also got the signal, have exited
             raise Stopped(received[0]) from None
         raise
     finally:
@@ -159,7 +159,7 @@ def _is_stopping() -> bool:
 
 
 def _stop_when_run_dies() -> None:
-    """Start a thread that stops this stage once the `run` that started it has been killed."""
+    """Start a thread that stops this stage when the `falcon-job run` that started it has died."""
     if RUN_PID not in os.environ:
         return
 
@@ -175,7 +175,7 @@ def _stop_when_run_dies() -> None:
 
 @contextmanager
 def _out_of_memory_explained(name: str) -> Iterator[None]:
-    """Turn torch's error for a full GPU into one that says which settings to change."""
+    """Turn torch's out-of-memory error into one that says which settings to change."""
     try:
         yield
     except RuntimeError as error:
@@ -184,16 +184,16 @@ def _out_of_memory_explained(name: str) -> Iterator[None]:
         if not isinstance(error, OutOfMemoryError):
             raise
         raise MachineError(
-            "does not fit the GPU",
-            place=name,
-            fix="set FALCON_JOB_TOKENS_PER_PACK lower, for training also FALCON_JOB_ACTIVATION_CHECKPOINTING=on, "
-            "or use model.precision nf4",
+            "ran out of GPU memory",
+            place=f"Stage {name}",
+            fix="lower FALCON_JOB_TOKENS_PER_PACK, set FALCON_JOB_ACTIVATION_CHECKPOINTING=on (for training), or use "
+            "model.precision nf4",
         ) from error
 
 
 @contextmanager
 def _exit_code_left_for_run() -> Iterator[None]:
-    """Write the exit code of an error of ours to the file that `run` named."""
+    """Write the exit code of a `JobError` or `Stopped` to the file that `falcon-job run` has named."""
     try:
         yield
     except (JobError, Stopped) as error:

@@ -1,7 +1,7 @@
 """`falcon-job train`: fine-tune a LoRA adapter on packed questions.
 
 Reads build/dataset and build/base.json; writes build/adapter, reports/history.csv and reports/train.json. Checkpoints
-lie under scratch/ while it runs; a killed run resumes from the last one.
+are kept under scratch/ while it runs, and a killed run resumes from the last one.
 """
 
 import logging
@@ -38,10 +38,10 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     """Train the adapter and report losses and speed.
 
     Raises:
-        JobError: packs do not equal separate sequences on this model, quantized weights predict too differently, or the
-            loss is not finite.
-        MachineError: a setting does not fit this machine.
-        InputError: packing cannot serve the model.
+        JobError: packs and separate sequences give different gradients on this model, quantized weights diverge too far
+            from bf16, or the loss is not finite.
+        MachineError: a setting does not work on this machine.
+        InputError: the model cannot be loaded, or does not work with packing.
     """
     weights = locate(workspace)
     folder = workspace.checkpoints / fingerprint(workspace, "train")
@@ -56,7 +56,7 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
     divergence = _divergence(model, weights, params, steps.trees(0))
     prepare_layers(model.get_base_model(), compute)
     difference = check_packing(model, steps.trees(0), params.model.precision, packer)
-    logger.info("self-check: packs equal separate sequences (%s)", difference)
+    logger.info("self-check: packs match separate sequences (%s)", difference)
 
     trainer = build_trainer(model, params, machine, steps, validation, folder)
     seconds = _fit(trainer, last_checkpoint(folder))
@@ -70,7 +70,7 @@ def train(params: Params, machine: Machine, workspace: Workspace) -> None:
 
 
 def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
-    """Train, from a checkpoint if there is one; return the seconds that took."""
+    """Train, resuming from a checkpoint if there is one, and return the seconds that this took."""
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     set_seed(trainer.args.seed)
@@ -81,7 +81,7 @@ def _fit(trainer: PackedTrainer, checkpoint: Path | None) -> float:
 
 
 def _divergence(model: PeftModel, weights: Path, params: Params, trees: Sequence[Tree]) -> dict[str, dict[str, float]]:
-    """Return how far quantized weights diverge from bf16 on the run's first step; nothing for other precisions."""
+    """Return how far quantized weights diverge from bf16 on the first pack; {} if the weights are not quantized."""
     if not PRECISIONS[params.model.precision].quantized:
         return {}
     (first, *_) = Packer.dense(max(params.preprocess.max_tokens, FULL_PACK["sdpa"])).make_packs(trees)
@@ -94,7 +94,7 @@ def _validation_steps(path: Path, params: Params, packer: Packer) -> StepDataset
 
 
 def _report(trainer: PackedTrainer, split: Split, seconds: float) -> dict[str, object]:
-    """Return the losses and, under `speed`, what varies between equal runs."""
+    """Return losses and counts for reports/train.json. Only `speed` varies between equal runs."""
     rows = history(trainer.state.log_history)
     validated = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]
     return {

@@ -158,7 +158,7 @@ def test_a_clone_without_data_gets_the_model_first(workspace, own):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.json", None, r"--\w+ .*missing\.json is not a file: name a question file"),
+        ("missing.json", None, r"--\w+ .*missing\.json is not a file: give the path of a question file"),
         ("broken.json", "{", "broken.json"),
         ("empty.json", '{"version": "v2.0", "data": []}', "no questions"),
         ("notes.txt", "hello", "unknown suffix"),

@@ -92,18 +92,18 @@ def test_nothing_else_starts_in_the_clone_while_a_run_trains(clone):
     second = clone.job("run", check=False)
     assert second.returncode == 1
     (error,) = errors(second.stderr)
-    assert "another `falcon-job run` is running" in error
+    assert "is in use by another `falcon-job run`" in error
 
     direct = clone.job("train", check=False)
     assert direct.returncode == 1
     (error,) = errors(direct.stderr)
-    assert "another `falcon-job train` is running" in error
+    assert "is in use by another `falcon-job train`" in error
 
     assert clone.dvc("repro", check=False).returncode == 255
     (clone.root / ".dvc" / "tmp" / "rwlock").unlink()
     unlocked = clone.dvc("repro", "train", check=False)
     assert unlocked.returncode == 255
-    assert "another `falcon-job train` is running" in unlocked.stderr
+    assert "is in use by another `falcon-job train`" in unlocked.stderr
 
     assert stage.is_running()
     run.terminate()

@@ -157,7 +157,7 @@ def test_missing_and_unknown_ids_are_named(what: str) -> None:
     with pytest.raises(InputError) as caught:
         official_scores(complete["predictions"], complete["na_prob"], {"a": [], "b": []})
     assert caught.value.place == what
-    assert caught.value.problem == "lack 1 question(s) ('b') and hold 1 unknown question(s) ('stranger')"
+    assert caught.value.problem == "must have one value per question (1 missing: 'b'; 1 unknown: 'stranger')"
 
 
 def test_a_probability_that_is_not_finite_is_refused() -> None:

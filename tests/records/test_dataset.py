@@ -28,15 +28,15 @@ def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
     assert problems(tmp_path, "train.json", content) == [
         "article 0 must be an object with keys, not 'no article'",
         "article 1: title must be text, not 7",
-        "article 1, paragraph 0: context is empty: give it text",
-        "article 1, paragraph 0, question 0 'q1': question is empty: give it text",
+        "article 1, paragraph 0: context is empty: fill it in",
+        "article 1, paragraph 0, question 0 'q1': question is empty: fill it in",
         "article 1, paragraph 0, question 0 'q1': answers is missing: add it",
         "article 2 'Two', paragraph 0: context is missing: add it",
         "article 2 'Two', paragraph 0: qas must be a list, not 'none'",
         "article 2 'Two', paragraph 1 must be an object with keys, not null",
         "article 2 'Two', paragraph 2, question 1 'q1': "
-        "id 'q1' is taken by article 2 'Two', paragraph 2, question 0 'q1': give it another",
-        "article 3, paragraph 0, question 0: id is empty: give it text",
+        "id 'q1' is already used by article 2 'Two', paragraph 2, question 0 'q1': use another id",
+        "article 3, paragraph 0, question 0: id is empty: fill it in",
         "article 3, paragraph 0, question 1 must be an object with keys, not 3",
     ]
 
@@ -52,18 +52,18 @@ def test_fifty_problems_are_shown_and_the_others_counted(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.json", b"", "the file is empty: give it at least one question"),
-        ("a.jsonl", b"\xef\xbb\xbf\n \n", "the file is empty: give it at least one question"),
-        ("a.json", {"data": []}, "the file holds no questions: give it at least one"),
-        ("a.json", squad(), "the file holds no questions: give it at least one"),
-        ("a.csv", "question,answer\n", "the file holds no questions: give it at least one"),
+        ("a.json", b"", "the file is empty: add at least one question"),
+        ("a.jsonl", b"\xef\xbb\xbf\n \n", "the file is empty: add at least one question"),
+        ("a.json", {"data": []}, "the file has no questions: add at least one"),
+        ("a.json", squad(), "the file has no questions: add at least one"),
+        ("a.csv", "question,answer\n", "the file has no questions: add at least one"),
         (
             "a.json",
             '{"data": [\n  {,\n',
             "line 2, column 4 is not valid JSON (Expecting property name enclosed in ",
         ),
-        ("a.json", "[" * 100_000, "line 1 holds JSON that cannot be read (maximum recursion depth exceeded"),
-        ("a.json", f"[{'1' * 5000}]", "line 1 holds JSON that cannot be read (Exceeds the limit"),
+        ("a.json", "[" * 100_000, "line 1 has JSON that cannot be read (maximum recursion depth exceeded"),
+        ("a.json", f"[{'1' * 5000}]", "line 1 has JSON that cannot be read (Exceeds the limit"),
         ("a.json", [FLAT], 'the file is not a SQuAD document: write an object with "data", a list of articles'),
         (
             "a.json",
@@ -76,7 +76,7 @@ def test_fifty_problems_are_shown_and_the_others_counted(tmp_path: Path) -> None
         (
             "a.jsonl",
             [PAIR, FLAT],
-            "the file mixes rows with a passage (line 2) and closed-book pairs (line 1): split it",
+            "the file mixes rows with a passage (line 2) and closed-book pairs (line 1): split it into two files",
         ),
         ("a.json", b'{"data": "\xe9"}', "byte 10 is not UTF-8: save the file as UTF-8"),
         (
@@ -87,19 +87,21 @@ def test_fifty_problems_are_shown_and_the_others_counted(tmp_path: Path) -> None
         (
             "a.csv",
             "question;answer\nQ;A\n",
-            "the file lacks the columns question, answer: give it question, answer; it has question;answer",
+            "the file lacks the columns question, answer: "
+            "name its columns question, answer; they are now question;answer",
         ),
         (
             "a.csv",
             'question,answer\nQ,"A\n',
-            "line 2 is not valid CSV (unexpected end of data): correct its quotes",
+            "line 2 is not valid CSV (unexpected end of data): correct the quotes",
         ),
         ("a.parquet", b"", "the file is not a complete Parquet file ("),
         ("a.parquet", b"PAR1 but no more", "the file is not a complete Parquet file ("),
         (
             "a.parquet",
             [PAIR],
-            "the file lacks the columns id, context, answers: give it id, context, question, answers; it has ",
+            "the file lacks the columns id, context, answers: "
+            "name its columns id, context, question, answers; they are now ",
         ),
     ],
 )
@@ -120,7 +122,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'\.txt': name a file that ends in \.json, \.jsonl, \.parquet, \.csv"):
+    with pytest.raises(InputError, match=r"'\.txt': use a file that ends in \.json, \.jsonl, \.parquet, \.csv"):
         passages_of(tmp_path / "train.txt")
 
 

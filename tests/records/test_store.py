@@ -139,6 +139,6 @@ def test_a_disk_without_room_is_one_clear_line(tmp_path, monkeypatch):
     )
 
     with pytest.raises(
-        JobError, match=r"temporary files \(database or disk is full\): make room, or set SQLITE_TMPDIR"
+        JobError, match=r"temporary files \(database or disk is full\): free disk space, or set SQLITE_TMPDIR"
     ):
         read_passages(path)

@@ -92,7 +92,7 @@ def test_folder_outside_data_is_taken_with_a_warning(folder, workspace, caplog):
     folder.rename(workspace.root / "elsewhere")
     with caplog.at_level(logging.WARNING):
         pin(local("elsewhere"), workspace)
-    assert "DVC does not watch it" in caplog.text
+    assert "DVC does not track it" in caplog.text
 
 
 def test_folder_inside_data_needs_no_warning(folder, workspace, caplog):

@@ -54,7 +54,8 @@ def write_dvc_lock(workspace, pid, seconds_ago=0.0):
 def test_a_held_lock_is_refused_with_what_runs_and_where(workspace, holder):
     with pytest.raises(JobError) as refused, lock(workspace, "train"):
         pass
-    assert refused.value.problem == f"another `falcon-job train` is running in {workspace.root}"
+    assert refused.value.problem == "is in use by another `falcon-job train`"
+    assert refused.value.place == str(workspace.root)
     assert refused.value.fix == "wait for it, or stop it"
 
 
@@ -124,7 +125,7 @@ def test_a_lock_whose_process_id_now_belongs_to_another_process_is_removed(works
 def test_the_lock_of_a_running_dvc_is_respected(workspace, monkeypatch):
     monkeypatch.setattr(locks, "DVC_PATIENCE_SECONDS", 0.2)
     path = write_dvc_lock(workspace, os.getpid())
-    with pytest.raises(JobError, match=rf"DVC is running in .*process {os.getpid()}.*wait for it, or stop it"):
+    with pytest.raises(JobError, match=rf"is in use by DVC \(process {os.getpid()}\): wait for it, or stop it"):
         clear_dvc_locks(workspace)
     assert path.exists()
 

@@ -147,7 +147,7 @@ raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 """
     done = run_stage(work, stage="train")
     assert done.returncode == 3
-    assert done.stderr.startswith("Error: train does not fit the GPU: set FALCON_JOB_TOKENS_PER_PACK lower")
+    assert done.stderr.startswith("Error: Stage train ran out of GPU memory: lower FALCON_JOB_TOKENS_PER_PACK")
     assert done.stderr.count("\n") == 1
     assert "Tried to allocate 2 GiB" in log(tmp_path)
 
@@ -156,7 +156,7 @@ def test_other_runtime_errors_are_left_as_they_are(run_stage):
     done = run_stage("raise RuntimeError('shapes differ')")
     assert done.returncode == 1
     assert "RuntimeError: shapes differ" in done.stderr
-    assert "does not fit" not in done.stderr
+    assert "out of GPU memory" not in done.stderr
 
 
 @pytest.mark.parametrize(

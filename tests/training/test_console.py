@@ -104,7 +104,7 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar(workspace):
 
     pace = r"train: step 1/\d+, epoch [\d.]+: loss [\d.]+, learning rate \S+, [\d,]+ questions/s, [\d,]+ tokens/s, "
     assert re.search(pace + r"\d+\.\d GB, \d:\d\d:\d\d left", result.stderr)
-    assert "self-check: packs equal separate sequences" in result.stderr
+    assert "self-check: packs match separate sequences" in result.stderr
     assert "attention sdpa, packs of at most 2048 tokens, compiled layers off, activation" in result.stderr
     assert "it/s" not in result.stderr
     assert "\r" not in result.stderr

@@ -1,4 +1,4 @@
-"""`falcon-job doctor`: does the job run here, and what to do where it does not.
+"""`falcon-job doctor`: check whether the job can run on this machine, and say how to fix what is wrong.
 
 A check is a function that looks at one thing and returns a `Finding`. An error that it raises becomes its finding.
 """
@@ -29,8 +29,8 @@ CHECKS: tuple[Check, ...] = (
 
 
 def doctor(*, as_json: bool) -> None:
-    """Print a line for each check; exit with 3 when the job cannot run here."""
-    with contextlib.redirect_stdout(sys.stderr):  # keeps what libraries print out of the report
+    """Print one line per check. Exit with 3 if the job cannot run here."""
+    with contextlib.redirect_stdout(sys.stderr):  # keeps the output of libraries out of the report
         findings = examine(CHECKS, look_around())
     fine = all(finding.status != "problem" for finding in findings.values())
     if as_json:
@@ -45,7 +45,7 @@ def doctor(*, as_json: bool) -> None:
 
 
 def examine(checks: Iterable[Check], here: Surroundings) -> dict[str, Finding]:
-    """Return what each check found, by its name."""
+    """Return the finding of each check, by the name of the check."""
     return {check.__name__.removeprefix("check_").replace("_", " "): _run(check, here) for check in checks}
 
 
@@ -54,6 +54,6 @@ def _run(check: Check, here: Surroundings) -> Finding:
         return check(here)
     except JobError as error:
         return problem(error)
-    except Exception as error:  # a broken library raises anything, and the other checks still have something to say
+    except Exception as error:  # a broken library may raise anything, and the other checks must still run
         said = f"{type(error).__name__}: {first_line(error)}"
-        return Finding("problem", f"the check failed ({said})", "repair what it names, or report this line")
+        return Finding("problem", f"the check failed ({said})", "fix what it names, or report this line")

@@ -1,4 +1,4 @@
-"""The clone as git and DVC see it, its params.yaml, its base model, and the variables of this machine."""
+"""Checks of the clone: git, DVC, machine settings, params.yaml and the base model."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from falcon_job.sources.base_model import find
 
 
 def check_git(here: Surroundings) -> Finding:
-    """Check that git is there and trusts the clone."""
+    """Check that git is installed and trusts the clone."""
     if not shutil.which("git"):
         return Finding("note", "not found, so a run cannot record its commit", "install git")
     if here.workspace is None:
@@ -27,14 +27,14 @@ def check_git(here: Surroundings) -> Finding:
     asked = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})  # noqa: S603
     if "dubious ownership" in asked.stderr:
         found = f"does not trust {root}, which another user owns, so a run cannot record its commit"
-        return Finding("note", found, f"`git config --global --add safe.directory {root}`")
+        return Finding("note", found, f"run `git config --global --add safe.directory {root}`")
     if asked.returncode:
-        raise InputError("is not a git repository, which DVC needs", place=root, fix="get the job with `git clone`")
+        raise InputError("is not a git repository, which DVC needs", place=root, fix="get it with `git clone`")
     return Finding("ok", "trusts the clone")
 
 
 def check_dvc(here: Surroundings) -> Finding:
-    """Check that DVC opens the clone and can write its cache."""
+    """Check that DVC can open the clone and write to its cache."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -44,11 +44,11 @@ def check_dvc(here: Surroundings) -> Finding:
         with Repo(str(here.workspace.root)) as repo:
             cache = Path(repo.cache.local.path)
     except (DvcException, OSError) as error:
-        fix = "correct what it names; `git checkout .dvc` restores DVC's configuration"
-        raise InputError(f"cannot open this clone ({first_line(error)})", fix=fix) from error
+        fix = "correct what it names, or restore DVC's configuration with `git checkout .dvc`"
+        raise InputError(f"cannot open this clone ({first_line(error)})", place="DVC", fix=fix) from error
     if reason := why_not_usable(cache):
         fix = "make it writable, or choose another with `dvc cache dir FOLDER`"
-        raise MachineError(f"cannot be written ({reason})", place=f"the cache {cache}", fix=fix)
+        raise MachineError(f"cannot be written ({reason})", place=f"The cache {cache}", fix=fix)
     return Finding("ok", f"{version('dvc')}, cache in {cache}")
 
 
@@ -59,7 +59,7 @@ def check_settings(here: Surroundings) -> Finding:
 
 
 def check_params(here: Surroundings) -> Finding:
-    """Check params.yaml of the clone."""
+    """Check the clone's params.yaml."""
     if here.workspace is None:
         return Finding(
             "note", f"{Path.cwd()} is not inside a clone", "run this inside a clone to check its params.yaml"
@@ -69,20 +69,21 @@ def check_params(here: Surroundings) -> Finding:
 
 
 def check_weights(here: Surroundings) -> Finding:
-    """Check that the base model is here and complete, or can be downloaded. The network is not used."""
+    """Check that the base model is complete on this machine, or can be downloaded. This does not use the network."""
     if here.workspace is None or here.params is None:
-        return Finding("note", "not looked for without a valid params.yaml", "see params")
+        return Finding("note", "not checked without a valid params.yaml", "see the line for params")
     model, workspace = here.params.model, here.workspace
     try:
         return Finding("ok", f"{model.source} in {find(model, workspace)}")
     except InputError as error:
         is_packed = workspace.path("data.dvc").is_file() and not workspace.data.exists()
         if is_packed and model.revision is None and workspace.is_watched(workspace.path(model.source)):
-            return Finding("note", "data/ is not unpacked yet", "`falcon-job run` unpacks it, or `dvc pull` now")
+            return Finding("note", "data/ has not been pulled yet", "run `dvc pull`, or let `falcon-job run` do it")
         if model.revision is None:
             return problem(error)
-    found = f"{model.source} is not complete in {constants.HF_HUB_CACHE}"
+    found = f"is not complete in {constants.HF_HUB_CACHE}"
     if constants.HF_HUB_OFFLINE:
-        fix = "unset it, or copy the cache of a machine that has the model and name it in HF_HOME"
-        raise MachineError(f"{found}, and HF_HUB_OFFLINE is set", fix=fix)
-    return Finding("note", f"{found}, so the first run downloads it", "`falcon-job fetch` downloads it now")
+        fix = "unset HF_HUB_OFFLINE, or copy the cache of a machine that has the model and set HF_HOME to the copy"
+        raise MachineError(f"{found}, and HF_HUB_OFFLINE is set", place=model.source, fix=fix)
+    found = f"{model.source} {found}, so the first run will download it"
+    return Finding("note", found, "run `falcon-job fetch` to download it now")

@@ -1,4 +1,4 @@
-"""What a check is given, and what it returns."""
+"""The input of a check and its result."""
 
 import contextlib
 import os
@@ -14,9 +14,10 @@ from falcon_job.workspace import Workspace
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, and what to do about it: nothing when ok.
+    """What a check found, and how to fix it, unless it is ok.
 
-    With a note, the job runs, but slower or with less. With a problem, it cannot run with the present params.
+    With a note, the job can run, but more slowly or without some feature. With a problem, it cannot run with the
+    current params.
     """
 
     status: Literal["ok", "note", "problem"]
@@ -25,14 +26,14 @@ class Finding:
 
 
 def problem(error: JobError) -> Finding:
-    """Return what an error says as a finding."""
+    """Return an error as a finding."""
     found = "; ".join(map(str, (Problem(error.problem, error.place), *error.problems)))
     return Finding("problem", found, error.fix or "correct what this line names")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where `falcon-job` runs; what is missing or invalid has its default here, and a check of its own."""
+    """The clone, params and settings to check. What is missing or invalid keeps its default."""
 
     workspace: Workspace | None = None
     params: Params | None = None
@@ -57,6 +58,8 @@ def gigabytes(size: float) -> str:
 
 
 def reinstall(*, another_torch: bool = False) -> str:
-    """Return how to install what requirements.lock names, or another build of torch."""
+    """Return the fix that reinstalls what requirements.lock pins, or another build of torch."""
     command = "make image" if "FALCON_JOB_IMAGE" in os.environ else "rm -rf .venv && make env"
-    return f"`{command} TORCH_INDEX=URL`, the URL from PyTorch's install page" if another_torch else f"`{command}`"
+    return (
+        f"run `{command} TORCH_INDEX=URL`, the URL from PyTorch's install page" if another_torch else f"run `{command}`"
+    )

@@ -1,4 +1,4 @@
-"""torch, NVIDIA's driver, the GPUs, and bitsandbytes with its kernels for them."""
+"""Checks of torch, NVIDIA's driver, the GPUs, and bitsandbytes on them."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from falcon_job.commands.doctor.finding import Finding, Surroundings, gigabytes,
 from falcon_job.errors import MachineError, first_line
 
 REPAIR = (
-    "in a container, start it with `docker run --gpus all` or podman's `--device nvidia.com/gpu=all`; else install "
-    "NVIDIA's driver anew and reboot"
+    "start a container with `docker run --gpus all` or podman's `--device nvidia.com/gpu=all`; outside of one, install "
+    "NVIDIA's driver again and reboot"
 )
 ASK_DRIVER = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 ROOT = Path("/")
@@ -21,13 +21,15 @@ def check_torch(here: Surroundings) -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        raise MachineError(f"cannot be imported ({first_line(error)})", fix=reinstall(another_torch=True)) from error
+        raise MachineError(
+            f"cannot be imported ({first_line(error)})", place="torch", fix=reinstall(another_torch=True)
+        ) from error
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
     return Finding("ok", f"{torch.__version__}, {built}")
 
 
 def check_driver(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Find out why torch does not use an NVIDIA GPU that is there."""
+    """Find out why torch does not use an NVIDIA GPU of this machine."""
     import torch
 
     if here.machine.device == "cpu":
@@ -41,13 +43,13 @@ def check_driver(here: Surroundings, root: Path = ROOT) -> Finding:
 
 
 def _obstacle(root: Path) -> tuple[str, str] | None:
-    """Return why torch cannot use a GPU, and what to do; None where there is no NVIDIA GPU."""
+    """Return why torch cannot use a GPU, and the fix; None if there is no NVIDIA GPU."""
     import torch
 
     if not shutil.which(ASK_DRIVER[0]):
         vendors = (root / "sys/bus/pci/devices").glob("*/vendor")
         has_nvidia = any(file.read_text(encoding="utf-8").strip() == "0x10de" for file in vendors)
-        return ("missing, though there is an NVIDIA device", REPAIR) if has_nvidia else None
+        return ("missing, though there is an NVIDIA GPU", REPAIR) if has_nvidia else None
     asked = subprocess.run(ASK_DRIVER, capture_output=True, text=True)  # noqa: S603
     said = (asked.stdout + asked.stderr).strip().partition("\n")[0]
     if asked.returncode:
@@ -65,7 +67,7 @@ def _obstacle(root: Path) -> tuple[str, str] | None:
 
 
 def _why_no_cuda() -> str:
-    """Return torch's own reason for not using a GPU."""
+    """Return the reason that torch itself gives for not using a GPU."""
     import torch
 
     try:
@@ -76,7 +78,7 @@ def _why_no_cuda() -> str:
 
 
 def check_gpu(here: Surroundings) -> Finding:
-    """Check that the device can compute in the precision of params, and compute something on every GPU."""
+    """Check that the device supports the precision of params, and that every GPU can compute."""
     import torch
 
     from falcon_job.model.precision import choose_device, compute_dtype
@@ -89,12 +91,12 @@ def check_gpu(here: Surroundings) -> Finding:
     if here.machine.device == "cpu":
         return Finding("ok", "not used, as FALCON_JOB_DEVICE=cpu is set")
     return Finding(
-        "note", "torch sees none, so the job runs on the CPU", "see driver if there is one; a CPU trains small models"
+        "note", "torch sees none, so the job runs on the CPU", "see the line for driver; small models train on a CPU"
     )
 
 
 def _try_gpu(index: int) -> str:
-    """Return what a GPU is, once it has multiplied matrices."""
+    """Multiply matrices on a GPU; return its name, compute capability and memory."""
     import torch
 
     name = torch.cuda.get_device_name(index)
@@ -111,7 +113,7 @@ def _try_gpu(index: int) -> str:
 
 
 def check_bitsandbytes(here: Surroundings) -> Finding:
-    """Hold weights in 4 bits on the device that the job would use."""
+    """Check that bitsandbytes can quantize weights to 4 bits on the device that the job would use."""
     import torch
 
     device = "cuda" if here.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -120,10 +122,10 @@ def check_bitsandbytes(here: Surroundings) -> Finding:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
         if not torch.equal(dequantize_4bit(*quantize_4bit(weights, quant_type="nf4")), weights):
-            raise RuntimeError("4-bit weights are restored wrongly")
-    except Exception as error:  # its libraries fail in many ways
+            raise RuntimeError("4-bit weights are dequantized to wrong values")
+    except Exception as error:  # its libraries can raise anything
         params = here.params
         needed = params and (params.model.precision == "nf4" or not params.train.optimizer.startswith("adamw_torch"))
-        found = f"fails on {device} ({first_line(error)}), so neither nf4 nor an 8-bit optimizer works"
+        found = f"fails on {device} ({first_line(error)}), so nf4 and 8-bit optimizers do not work"
         return Finding("problem" if needed else "note", found, reinstall())
     return Finding("ok", f"nf4 works on {device}")

@@ -1,4 +1,4 @@
-"""Memory, disks, and the folders that the job writes to."""
+"""Checks of memory, disks and the folders that the job writes to."""
 
 import mmap
 import os
@@ -22,19 +22,19 @@ ROOT = Path("/")
 
 
 def check_memory(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Check the memory that is available; a container's control group (version 2) may limit it."""
+    """Check the available memory, which a container's control group (version 2) may limit."""
     total, available = psutil.virtual_memory()[:2]
     limit = root / "sys/fs/cgroup/memory.max"
     if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()) != "max":
         total, available = min(total, int(text)), min(available, int(text))
     found = f"{gigabytes(available)} of {gigabytes(total)} available"
     if available < LITTLE_MEMORY:
-        return Finding("note", found, "end other programs, or give the container more (at least 4 GB)")
+        return Finding("note", found, "stop other programs, or give the container at least 4 GB")
     return Finding("ok", found)
 
 
 def check_shared_memory(here: Surroundings, root: Path = ROOT) -> Finding:
-    """Check the shared memory through which data loaders hand over batches."""
+    """Check the shared memory through which DataLoader workers pass batches."""
     folder = root / "dev/shm"
     if not folder.is_dir():
         return Finding("ok", "not used on this system")
@@ -51,13 +51,13 @@ def check_disk(here: Surroundings) -> Finding:
     found = ", ".join(f"{gigabytes(size)} free in {folders[name]} ({name})" for name, size in free.items())
     wanted = {name: DISK_FOR_WEIGHTS if name == "HF_HOME" else LITTLE_DISK for name in free}
     if little := [f"{gigabytes(wanted[name])} in {name}" for name in free if free[name] < wanted[name]]:
-        fix = f"make room for at least {', '.join(little)}, or set the variable to a folder on a larger disk"
+        fix = f"free space (at least {', '.join(little)}), or set the variable to a folder on a larger disk"
         return Finding("note", found, fix)
     return Finding("ok", found)
 
 
 def check_folders(here: Surroundings) -> Finding:
-    """Check that folders can be written, and that compiled code in them can be loaded."""
+    """Check that the job can write to its folders, and load compiled code from them."""
     folders = _written_folders(here)
     if bad := {name: reason for name, folder in folders.items() if (reason := why_not_usable(folder))}:
         found = "; ".join(f"{name}: {folders[name]} cannot be written ({reason})" for name, reason in bad.items())
@@ -66,7 +66,7 @@ def check_folders(here: Surroundings) -> Finding:
     code = {name: folder for name, folder in folders.items() if name in {"TMPDIR", *GPU_CACHES}}
     if closed := [f"{name}: {folder}" for name, folder in code.items() if why_not_usable(folder, for_code=True)]:
         fix = "mount with exec (`docker run --tmpfs /tmp:exec`), or set the variables to other folders"
-        return Finding("note", f"mounted noexec, so that compiled kernels cannot be loaded: {'; '.join(closed)}", fix)
+        return Finding("note", f"mounted noexec, so compiled kernels cannot be loaded: {'; '.join(closed)}", fix)
     return Finding("ok", f"writable: {', '.join(folders)}")
 
 
@@ -79,13 +79,13 @@ def _written_folders(here: Surroundings) -> dict[str, Path]:
     if here.workspace:
         folders["the clone"] = here.workspace.root
         defaults["TORCHINDUCTOR_CACHE_DIR"] = str(here.workspace.kernels)
-    if _is_to_download(here):
+    if _must_download(here):
         folders["HF_HOME"] = Path(constants.HF_HUB_CACHE)
     return folders | {name: Path(os.environ.get(name) or default) for name, default in defaults.items()}
 
 
-def _is_to_download(here: Surroundings) -> bool:
-    """Tell whether weights are still to be downloaded."""
+def _must_download(here: Surroundings) -> bool:
+    """Tell whether the base model still has to be downloaded."""
     if here.workspace and here.params and here.params.model.revision is not None:
         try:
             find(here.params.model, here.workspace)
@@ -95,10 +95,10 @@ def _is_to_download(here: Surroundings) -> bool:
 
 
 def why_not_usable(folder: Path, *, for_code: bool = False) -> str | None:
-    """Return why a file cannot be made in a folder, or mapped there as code; None where it can.
+    """Return why a file cannot be created in a folder or, with `for_code`, mapped as code; None if it can.
 
-    Tried, not read from the folder's mode, which says nothing about root or a read-only file system. A folder that does
-    not exist stands for the nearest one above that does.
+    This tries it instead of reading the folder's mode, which says nothing about root or a read-only file system. If the
+    folder does not exist, it tries the nearest one above that does.
     """
     try:
         with tempfile.TemporaryFile(dir=_existing(folder)) as file:

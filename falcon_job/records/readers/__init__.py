@@ -1,7 +1,7 @@
-"""One module a format: `read(path)` yields the passages of a question file, and its problems, in the file's order.
+"""One module per format. Its `read(path)` yields the passages and problems of a question file in file order.
 
 A reader yields a `Problem` for each thing that is wrong and reads on. If the rest of the file cannot be read, it raises
-`UnreadableError`. To add a format, write a module with such a `read` and name it in `READERS`.
+`UnreadableError`. To add a format, write a module with such a `read` and add it to `READERS`.
 """
 
 from collections.abc import Callable, Iterator

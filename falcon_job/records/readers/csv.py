@@ -1,4 +1,4 @@
-"""CSV with a header: closed-book pairs, in the columns question, answer and, if ids are given, id."""
+"""CSV with a header: closed-book pairs in the columns question, answer and, optionally, id."""
 
 import csv
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from falcon_job.records.readers.text import UnreadableError, place_of, read_line
 
 
 def read(path: Path) -> Iterator[Passage | Problem]:
-    """Yield a passage for each row, and what is wrong; an empty id counts as none.
+    """Yield a passage for each row, and the problems. An empty id counts as a missing one.
 
     Raises:
         UnreadableError: it is not UTF-8, lacks a column or has an unclosed quote.
@@ -22,9 +22,9 @@ def read(path: Path) -> Iterator[Passage | Problem]:
         for number, row in enumerate(table, start=1):
             place = place_of("row", number, row.get("id"))
             if None in row:
-                yield Problem("has more cells than the header", place, "put texts with commas in quotes")
+                yield Problem("has more cells than the header", place, "quote texts that contain commas")
             cells = {key: cell for key, cell in row.items() if cell is not None and (cell or key != "id")}
             yield from read_pair(cells, place, number)
     except csv.Error as error:
         place = f"line {table.reader.line_num}"
-        raise UnreadableError(f"is not valid CSV ({error})", "correct its quotes", place=place) from None
+        raise UnreadableError(f"is not valid CSV ({error})", "correct the quotes", place=place) from None

@@ -1,4 +1,4 @@
-"""JSON Lines: a row a line, either flat rows or closed-book pairs."""
+"""JSON Lines: one row per line. Either all rows are flat, or all are closed-book pairs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +11,12 @@ from falcon_job.records.readers.text import UnreadableError, get_key, parse_json
 
 
 def read(path: Path) -> Iterator[Passage | Problem]:
-    """Yield a passage for each row, and what is wrong; a row without a key of either kind is read as a flat one.
+    """Yield a passage for each row, and the problems.
+
+    A row without the keys of either kind is read like the rows before it, and as a flat row if there are none.
 
     Raises:
-        UnreadableError: it is not UTF-8, mixes both kinds or holds a SQuAD document.
+        UnreadableError: it is not UTF-8, mixes both kinds or is a SQuAD document.
     """
     first_line: dict[str, int] = {}
     for number, line in read_lines(path):
@@ -33,7 +35,7 @@ def read(path: Path) -> Iterator[Passage | Problem]:
 
 
 def _kind(row: Any) -> str | None:
-    """Return what the keys of a row make it: "flat", "pair" or "document"; None if they leave it open."""
+    """Return whether the keys of a row make it "flat", a "pair" or a SQuAD "document"; None if they fit no kind."""
     kinds = {"context": "flat", "answers": "flat", "answer": "pair", "data": "document"}
     return next((kind for key, kind in kinds.items() if isinstance(row, dict) and key in row), None)
 
@@ -44,5 +46,5 @@ def _check_one_kind(first_line: dict[str, int]) -> None:
     if len(first_line) > 1:
         raise UnreadableError(
             f"mixes rows with a passage (line {first_line['flat']}) and closed-book pairs (line {first_line['pair']})",
-            "split it in two",
+            "split it into two files",
         )

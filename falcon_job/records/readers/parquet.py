@@ -1,4 +1,4 @@
-"""Parquet: flat rows, in the columns id, context, question, answers and, if articles have titles, title."""
+"""Parquet: flat rows in the columns id, context, question, answers and, optionally, title."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ ROWS_AT_A_TIME = 1024
 
 
 def read(path: Path) -> Iterator[Passage | Problem]:
-    """Yield a passage for each row, and what is wrong.
+    """Yield a passage for each row, and the problems.
 
     Raises:
         UnreadableError: it lacks a column, or it is not a complete Parquet file.

@@ -1,4 +1,4 @@
-"""Rows, whatever file they come from: flat ones, which repeat the passage with each question, and closed-book pairs.
+"""Rows of any file format: flat rows, which repeat the passage for each question, and closed-book pairs.
 
 Flat rows are described at https://huggingface.co/datasets/rajpurkar/squad_v2.
 """
@@ -13,7 +13,7 @@ from falcon_job.records.schema import FlatRowRecord, PairRecord, validated, vali
 
 
 def read_flat_row(row: Any, place: str) -> Iterator[Passage | Problem]:
-    """Yield a row as a passage with one question, or what is wrong with it.
+    """Yield a flat row as a passage with one question, or its problems.
 
     A row is {"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}, with or without "title".
     Empty lists of answers mark an unanswerable question.
@@ -22,16 +22,16 @@ def read_flat_row(row: Any, place: str) -> Iterator[Passage | Problem]:
     yield from problems
     if not isinstance(row, dict):
         return
-    question, problems = validated_question(_as_in_squad(row), place, record.context if record else None)
+    question, problems = validated_question(_squad_question(row), place, record.context if record else None)
     yield from problems
     if record and question:
         yield Passage(record.title or "", record.context, (question,))
 
 
 def read_pair(row: Any, place: str, number: int) -> Iterator[Passage | Problem]:
-    """Yield a row as a closed-book question, or what is wrong with it.
+    """Yield a pair as a closed-book question, or its problems.
 
-    A row is {"question", "answer"}, with or without "id"; without one, its number is its id.
+    A row is {"question", "answer"}, with or without "id". Without one, the row number is the id.
     """
     pair, problems = validated(PairRecord, row, place)
     yield from problems
@@ -40,8 +40,8 @@ def read_pair(row: Any, place: str, number: int) -> Iterator[Passage | Problem]:
         yield Passage("", None, (question,))
 
 
-def _as_in_squad(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a flat row as a question of SQuAD v2.0."""
+def _squad_question(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the question of a flat row in the shape of SQuAD v2.0."""
     answers = get_key(row, "answers")
     texts, starts = get_list(answers, "text"), get_list(answers, "answer_start")
     paired = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=False)]

@@ -13,11 +13,11 @@ from falcon_job.records.readers.text import UnreadableError, get_key, get_list, 
 from falcon_job.records.schema import ArticleRecord, ParagraphRecord, validated, validated_question
 
 LARGEST_DOCUMENT = 128_000_000
-"""Bytes of one JSON document, which is read whole: three times SQuAD 2.0's."""
+"""The most bytes of a JSON document, which is read into memory whole: three times the size of SQuAD 2.0."""
 
 
 def read(path: Path) -> Iterator[Passage | Problem]:
-    """Yield a passage for each paragraph that has questions, and what is wrong.
+    """Yield a passage for each paragraph that has questions, and the problems.
 
     Raises:
         UnreadableError: it is too large, not UTF-8, not JSON or not a SQuAD document.
@@ -30,9 +30,9 @@ def _document(path: Path) -> str:
     size = path.stat().st_size
     if size > LARGEST_DOCUMENT:
         raise UnreadableError(
-            f"has {size / 1e6:,.0f} MB, and a JSON document, which is read whole, may have at most "
+            f"has {size / 1e6:,.0f} MB, but a JSON document is read into memory whole and may have at most "
             f"{LARGEST_DOCUMENT / 1e6:,.0f} MB",
-            "convert it to rows in .jsonl or .parquet, which may have any size",
+            "convert it to .jsonl or .parquet rows, which may have any size",
         )
     return "".join(line for _, line in read_lines(path))
 

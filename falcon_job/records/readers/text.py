@@ -1,4 +1,4 @@
-"""What the readers share: lines of UTF-8, JSON with the place of its errors, keys of what may not be an object."""
+"""Helpers that the readers share: UTF-8 lines, JSON whose errors have a place, lookups in values of any type."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file with their numbers, from 1; a byte order mark is dropped.
 
     Raises:
-        UnreadableError: it is not UTF-8, or holds only white space.
+        UnreadableError: it is not UTF-8, or has only whitespace.
     """
     offset, blank = 0, True
     with path.open("rb") as file:
@@ -43,14 +43,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             blank = blank and not text.strip()
             yield number, text
     if blank:
-        raise UnreadableError("is empty", "give it at least one question")
+        raise UnreadableError("is empty", "add at least one question")
 
 
 def parse_json(text: str, line: int = 1) -> Any:
-    """Return the content of JSON that starts at `line` of its file.
+    """Parse JSON that starts at `line` of its file.
 
     Raises:
-        UnreadableError: it is not valid JSON, or it is nested too deeply or holds too long a number for Python.
+        UnreadableError: it is not valid JSON, is nested too deeply, or has a number that is too long for Python.
     """
     try:
         return json.loads(text)
@@ -58,7 +58,7 @@ def parse_json(text: str, line: int = 1) -> Any:
         place = f"line {line + error.lineno - 1}, column {error.colno}"
         raise UnreadableError(f"is not valid JSON ({error.msg})", "correct it", place=place) from None
     except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"holds JSON that cannot be read ({error})", "correct it", place=f"line {line}") from None
+        raise UnreadableError(f"has JSON that cannot be read ({error})", "correct it", place=f"line {line}") from None
 
 
 def require_columns(needed: Sequence[str], columns: Sequence[str]) -> None:
@@ -70,21 +70,21 @@ def require_columns(needed: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [name for name in needed if name not in columns]:
         raise UnreadableError(
             f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
-            f"give it {', '.join(needed)}; it has {', '.join(columns)}",
+            f"name its columns {', '.join(needed)}; they are now {', '.join(columns)}",
         )
 
 
 def get_key(content: Any, key: str) -> Any:
-    """Return what stands under a key of an object; None if it is not there or `content` is not an object."""
+    """Return `content[key]`; None if `content` is not an object, or lacks the key."""
     return content.get(key) if isinstance(content, dict) else None
 
 
 def get_list(content: Any, key: str) -> list[Any]:
-    """Return the list under a key of an object; an empty one if there is none."""
+    """Return `content[key]` if that is a list, else an empty list."""
     value = get_key(content, key)
     return value if isinstance(value, list) else []
 
 
 def place_of(kind: str, number: int, name: Any) -> str:
-    """Return how errors call a record: its kind, its number and, if it has one, its name."""
+    """Return how errors name a record: its kind, its number and, if it has one, its name, as in "row 3 'q7'"."""
     return f"{kind} {number}" + (f" {quoted(name)}" if isinstance(name, str) and name.strip() else "")

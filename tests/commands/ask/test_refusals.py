@@ -25,7 +25,7 @@ def test_unreadable_files_are_named_before_the_model_is_loaded(workspace, loads)
     (workspace.root / "empty.txt").write_text(" \n")
     for option in ("--context", "--input"):
         extra = ["--question", "Who?"] if option == "--context" else []
-        refused("nowhere.txt does not exist: name a text file", option, "nowhere.txt", *extra)
+        refused("nowhere.txt does not exist: correct its path", option, "nowhere.txt", *extra)
         refused("latin.txt is not UTF-8: save it as UTF-8", option, "latin.txt", *extra)
         refused("empty.txt is empty", option, "empty.txt", *extra)
     assert not loads
@@ -39,8 +39,8 @@ def test_unreadable_files_are_named_before_the_model_is_loaded(workspace, loads)
         ("{}", "line 2 has no question"),
         ('{"question": " ", "context": "x"}', "line 2 has no question"),
         ('{"question": 3, "context": "x"}', "line 2 has no question"),
-        ('{"question": "Who?", "context": ""}', "line 2 has a `context` that is not text, or is empty"),
-        ('{"question": "Who?", "context": ["x"]}', "line 2 has a `context` that is not text, or is empty"),
+        ('{"question": "Who?", "context": ""}', "line 2 has a `context` that is empty or not text"),
+        ('{"question": "Who?", "context": ["x"]}', "line 2 has a `context` that is empty or not text"),
         ('{"question": "Who built it?"}', "The question 'Who built it.' has no passage"),
         (
             '{"question": "Who \\ud800?", "context": "x"}',
@@ -91,5 +91,5 @@ def test_a_closed_book_model_refuses_a_passage_before_it_is_loaded(closed_book, 
         ["--context", "passage.txt"],
         ["--input", rows],
     ):
-        refused("trained without passages: leave out --context and `context`", *arguments)
+        refused("trained without passages: leave out --context, or `context` in --input", *arguments)
     assert not loads

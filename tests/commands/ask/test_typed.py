@@ -45,7 +45,7 @@ def test_a_terminal_offers_a_passage_that_an_empty_line_takes(workspace, passage
     expected = ask("--context", passage, "--question", question).stdout
     shown = at_a_terminal(workspace, f"\n{question}\n")
 
-    assert f"Press Enter to take this passage:\n{passage.read_text()}\n" in shown
+    assert f"Press Enter to use this passage:\n{passage.read_text()}\n" in shown
     assert shown.endswith(f"question> {expected}question> ")
 
 

@@ -12,8 +12,8 @@ def test_a_clone_of_another_user_is_noted_with_the_command_that_mends_it(clone):
     env = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}  # git's own switch to try this
     status, _, fix = clone.finding("git", **env)
     assert status == "note"
-    assert fix == f"`git config --global --add safe.directory {clone.folder}`"
-    assert clone.call(*fix.strip("`").split()).returncode == 0
+    assert fix == f"run `git config --global --add safe.directory {clone.folder}`"
+    assert clone.call(*fix.removeprefix("run ").strip("`").split()).returncode == 0
     assert clone.finding("git", **env)[0] == "ok"
 
 

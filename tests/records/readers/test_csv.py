@@ -7,7 +7,7 @@ def test_bad_csv_rows_are_named(tmp_path: Path) -> None:
     text = "id,question,answer\na,Q\nb,Q,A,more\n,Q,A\nd,Q,A\n"
     assert problems(tmp_path, "train.csv", text) == [
         "row 1 'a': answer is missing: add it",
-        "row 2 'b' has more cells than the header: put texts with commas in quotes",
+        "row 2 'b' has more cells than the header: quote texts that contain commas",
     ]
 
 

@@ -62,11 +62,11 @@ def test_bad_flat_rows_are_named(tmp_path: Path, suffix: str) -> None:
     kind = {"jsonl": "line", "parquet": "row"}[suffix]
     assert problems(tmp_path, f"train.{suffix}", [FLAT, shifted, uneven, blank, FLAT]) == [
         f"{kind} 2 'q1': answers.0 has '1920', which is not at answer_start 23 but at 22: "
-        "set answer_start to that; it counts characters, not bytes, from 0",
-        f"{kind} 3 'q2': answers has 1 text but 0 answer_start: give one of each per answer",
-        f"{kind} 4 'q3': context is empty: give it text",
-        f"{kind} 4 'q3': question is only white space: give it text",
-        f"{kind} 5 'q1': id 'q1' is taken by {kind} 1 'q1': give it another",
+        "set answer_start to 22 (it counts characters, not bytes, from 0)",
+        f"{kind} 3 'q2': answers has 1 value(s) in text but 0 in answer_start: give one of each per answer",
+        f"{kind} 4 'q3': context is empty: fill it in",
+        f"{kind} 4 'q3': question is only whitespace: fill it in",
+        f"{kind} 5 'q1': id 'q1' is already used by {kind} 1 'q1': use another id",
     ]
 
 
@@ -79,8 +79,8 @@ def test_bad_pairs_are_named(tmp_path: Path) -> None:
         {"question": "Why?", "answer": ""},
     ]
     assert problems(tmp_path, "train.jsonl", rows) == [
-        "line 2 '1': id '1' is taken by line 1: give it another",
+        "line 2 '1': id '1' is already used by line 1: use another id",
         "line 3: id must be text, not 5",
         "line 4: answer is missing: add it",
-        "line 5: answer is empty: give it text",
+        "line 5: answer is empty: fill it in",
     ]

@@ -63,11 +63,11 @@ PLACE = "article 0 'Caf\u00e9', paragraph 0, question 0 'q1'"
     ("changes", "problem"),
     [
         ({"is_impossible": "no"}, "is_impossible must be true or false, not 'no'"),
-        ({"question": " \n"}, "question is only white space: give it text"),
+        ({"question": " \n"}, "question is only whitespace: fill it in"),
         ({"question": ["When?"]}, 'question must be text, not ["When?"]'),
         (
             {"question": "\ud800"},
-            "question has half of a surrogate pair at character 0: write both halves, or remove it",
+            "question has an unpaired surrogate at character 0: write both halves of the pair, or remove it",
         ),
         ({"answers": "1920"}, "answers must be a list, not '1920'"),
         ({"answers": ["1920"]}, "answers.0 must be an object with keys, not '1920'"),
@@ -85,27 +85,27 @@ PLACE = "article 0 'Caf\u00e9', paragraph 0, question 0 'q1'"
             "answers.0.answer_start must be a whole number, not true",
         ),
         ({"answers": [{**YEAR, "answer_start": -1}]}, "answers.0.answer_start must be at least 0, not -1"),
-        ({"answers": [YEAR, {**YEAR, "text": ""}]}, "answers.1.text is empty: give it text"),
-        ({"answers": [{**YEAR, "text": "\t"}]}, "answers.0.text is only white space: give it text"),
+        ({"answers": [YEAR, {**YEAR, "text": ""}]}, "answers.1.text is empty: fill it in"),
+        ({"answers": [{**YEAR, "text": "\t"}]}, "answers.0.text is only whitespace: fill it in"),
         (
             {"answers": [{**YEAR, "answer_start": 24}]},  # the offset in UTF-8 bytes
             "answers.0 has '1920', which is not at answer_start 24 but at 22: "
-            "set answer_start to that; it counts characters, not bytes, from 0",
+            "set answer_start to 22 (it counts characters, not bytes, from 0)",
         ),
         (
             {"answers": [{"text": "in", "answer_start": 40}]},  # the nearest of several
             "answers.0 has 'in', which is not at answer_start 40 but at 38: "
-            "set answer_start to that; it counts characters, not bytes, from 0",
+            "set answer_start to 38 (it counts characters, not bytes, from 0)",
         ),
         (
             {"answers": [{**YEAR, "answer_start": 900}]},
             "answers.0 has '1920', which is not at answer_start 900 (the passage has 46 characters) "
-            "but at 22: set answer_start to that; it counts characters, not bytes, from 0",
+            "but at 22: set answer_start to 22 (it counts characters, not bytes, from 0)",
         ),
         (
             {"answers": [{"text": "1921", "answer_start": 22}]},
             "answers.0 has '1921', which is not at answer_start 22 or anywhere else in the passage: "
-            "copy it from there, letter by letter",
+            "copy it from there exactly",
         ),
     ],
 )
@@ -116,10 +116,10 @@ def test_a_bad_key_of_a_question_is_named_with_its_fix(tmp_path: Path, changes: 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"answers": []}, "has no answers: give it one, or set is_impossible to true"),
+        ({"answers": []}, "has no answers: add one, or set is_impossible to true"),
         (
             {"is_impossible": True},
-            "is impossible but has answers: set is_impossible to false, or remove the answers",
+            "is impossible, but has answers: set is_impossible to false, or remove the answers",
         ),
     ],
 )
@@ -137,11 +137,15 @@ def test_an_answer_with_a_colon_stays_whole_in_its_problem(tmp_path: Path) -> No
     [
         ({"title": ["x"]}, 'article 0: title must be text, not ["x"]'),
         ({"title": 10**30}, f"article 0: title must be text, not {10**30}"),
-        ({"title": "\ud800"}, "title has half of a surrogate pair at character 0: write both halves, or remove it"),
+        (
+            {"title": "\ud800"},
+            "title has an unpaired surrogate at character 0: write both halves of the pair, or remove it",
+        ),
         ({"context": {"a": 1}}, 'paragraph 0: context must be text, not {"a": 1}'),
         (
             {"context": "\ud800"},
-            "paragraph 0: context has half of a surrogate pair at character 0: write both halves, or remove it",
+            "paragraph 0: context has an unpaired surrogate at character 0: "
+            "write both halves of the pair, or remove it",
         ),
     ],
 )
@@ -159,6 +163,6 @@ def test_a_document_too_large_to_be_read_whole_is_refused_unread(tmp_path: Path)
     with pytest.raises(UnreadableError) as caught:
         list(read(path))
     assert str(caught.value) == (
-        "the file has 129 MB, and a JSON document, which is read whole, may have at most 128 MB: "
-        "convert it to rows in .jsonl or .parquet, which may have any size"
+        "the file has 129 MB, but a JSON document is read into memory whole and may have at most 128 MB: "
+        "convert it to .jsonl or .parquet rows, which may have any size"
     )

@@ -63,7 +63,7 @@ def test_one_file_with_passages_and_one_without_are_an_error(job, closed):
     job.raw(closed, ".jsonl", pairs(closed, 20))
     opened = {"train": "dev", "dev": "train"}[closed]
     assert job.fails() == (
-        f"dataset.{opened} asks about passages, but dataset.{closed} is closed book: name two files of the same kind"
+        f"dataset.{opened} asks about passages, but dataset.{closed} is closed-book: use two files of the same kind"
     )
 
 
@@ -74,7 +74,7 @@ def test_a_single_passage_cannot_be_split(job):
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_file_that_was_not_fetched_is_named(job, split):
     (job.workspace.raw / f"{split}.json").unlink()
-    assert f"holds no {split} file: run `falcon-job run fetch`" in job.fails()
+    assert f"has no {split} file: run `falcon-job run fetch`" in job.fails()
 
 
 def test_a_tokenizer_that_is_not_the_pinned_one_is_an_error(job):
