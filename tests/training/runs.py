@@ -2,23 +2,10 @@
 
 import csv
 
-from transformers import MistralConfig
-
 from falcon_job.machine import Machine
 from falcon_job.params import load_params
 from falcon_job.stages.train import train
-from tests.tiny_models import VOCABULARY
 from tests.training.conftest import write_params
-
-TINY_MISTRAL = MistralConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    sliding_window=8,
-)
 
 
 def run(workspace, machine=None, **changes):
