@@ -121,6 +121,8 @@ def fused_attention(
     Returns:
         The outputs, [B, L, H, D], and None in place of the attention weights.
     """
+    if query.shape[2] == 1 and isinstance(attention_mask, Tensor):
+        return _attend_one_token(query, key, value, attention_mask, scaling), None
     # fused kernels need as many key heads as query heads; expanding a single one makes a view, not a copy
     key, value = _expand(key, query.shape[1]), _expand(value, query.shape[1])
     if isinstance(attention_mask, BlockMask):
@@ -140,6 +142,17 @@ def fused_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
         )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _attend_one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """Attend from one new token per row without expanding the keys; return [B, 1, H, D].
+
+    The query heads that share a key head become the rows of one query: [B, H, 1, D] is viewed as [B, G, H / G, D].
+    """
+    batch, heads, _, size = query.shape
+    rows = query.view(batch, key.shape[1], -1, size)
+    output = functional.scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+    return output.reshape(batch, 1, heads, size)
 
 
 def _tree_lengths(query: Tensor, key: Tensor, position_ids: Tensor | None) -> list[int]:

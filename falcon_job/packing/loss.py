@@ -3,6 +3,8 @@
 The output head runs only at the slots that predict a completion token.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,19 +12,21 @@ from torch.nn import functional
 from falcon_job.packing.pack import Pack
 
 
-def pack_logits(model: nn.Module, pack: Pack) -> Tensor:
+def pack_logits(model: nn.Module, pack: Pack, cache: Any = None) -> Tensor:
     """Return the logits that predict a pack's completion tokens, [N, vocabulary], in the dtype of the model.
 
     Args:
         model: a causal language model whose `logits_to_keep` may be a tensor of indices (transformers >= 4.50).
         pack: must be on the device of the model.
+        cache: an empty cache of transformers, to keep the keys and values of all slots in.
     """
     output = model(
         input_ids=pack.input_ids,
         position_ids=pack.position_ids,
         attention_mask=pack.attention_mask(),
         logits_to_keep=pack.predicting,
-        use_cache=False,
+        past_key_values=cache,
+        use_cache=cache is not None,
     )
     logits: Tensor = output.logits[0]
     return logits

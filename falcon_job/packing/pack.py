@@ -40,6 +40,19 @@ class Pack:
         """Return L, including padding."""
         return self.input_ids.shape[1]
 
+    def prompt_slots(self) -> list[Tensor]:
+        """Return the slots of each branch's prompt, including its prefix, int64 in the order of positions.
+
+        These are the slots that the first completion token attends to, so every branch must have a completion.
+        """
+        ends = np.cumsum([0, *self.completion_lengths[:-1]])
+        return [self._visible_to(slot) for slot in self.predicting[torch.from_numpy(ends)].tolist()]
+
+    def _visible_to(self, slot: int) -> Tensor:
+        if isinstance(self.mask, BlockSparseMask):
+            return (self.mask.visible_until[: slot + 1] >= slot).nonzero()[:, 0]
+        return torch.arange(slot + 1) if self.mask is None else self.mask[0, 0, slot].nonzero()[:, 0]
+
     def attention_mask(self) -> Tensor | BlockMask | None:
         """Return the mask to pass to the model as `attention_mask`."""
         return self.mask.block_mask() if isinstance(self.mask, BlockSparseMask) else self.mask
