@@ -55,14 +55,15 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def environment() -> str:
-    """Return what bits of floating point depend on: the processor and torch, on one thread."""
+    """Return what bits of floating point depend on, on one thread: the processor and the build of torch."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    features = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    return " ".join([platform.machine(), *features, f"torch {torch.__version__}"])
+    text = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0] if cpuinfo.is_file() else ""
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    processor = [facts.get(name, "?") for name in ("vendor_id", "cpu family", "model")]
+    features = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & set(facts.get("flags", "").split()))
+    return " ".join([platform.machine(), *processor, *features, f"torch {torch.__version__}"])
 
 
 def hashes(case: str) -> dict[str, str]:
