@@ -24,6 +24,8 @@ from falcon_job.model.loading import load_base
 from falcon_job.params import Params, validate
 from falcon_job.qa.prompt import TEMPLATES, PromptTemplate
 from falcon_job.sources.base_model import locate
+from falcon_job.stages.evaluate import evaluate
+from falcon_job.stages.export import export
 from falcon_job.stages.fetch import fetch
 from falcon_job.stages.preprocess import preprocess
 from falcon_job.tokens.dataset import EncodedPassage, Split
@@ -62,6 +64,15 @@ def fresh_copy(folder: Path, finished: Workspace) -> Workspace:
     """Copy a run, so that a test may change it."""
     shutil.copytree(finished.root, folder, dirs_exist_ok=True)
     return Workspace(folder)
+
+
+def exported_run(folder: Path) -> Workspace:
+    """Evaluate and export a copy of the finished run in `folder`."""
+    run = finished_run()
+    workspace = fresh_copy(folder, run.workspace)
+    evaluate(run.params, Machine(), workspace)
+    export(run.params, Machine(), workspace)
+    return workspace
 
 
 def encoder_of(workspace: Workspace, template: PromptTemplate = TEMPLATES["squad-v2"]) -> PromptEncoder:

@@ -5,19 +5,12 @@ import pytest
 
 from falcon_job.errors import InputError
 from falcon_job.inference.bundle import open_bundle
-from falcon_job.machine import Machine
-from falcon_job.stages.evaluate import evaluate
-from falcon_job.stages.export import export
-from tests.inference.finished_run import finished_run, fresh_copy, make_params, write_params
+from tests.inference.finished_run import exported_run, fresh_copy, make_params, write_params
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    run = finished_run()
-    workspace = fresh_copy(tmp_path_factory.mktemp("exported"), run.workspace)
-    evaluate(run.params, Machine(), workspace)
-    export(run.params, Machine(), workspace)
-    return workspace
+    return exported_run(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

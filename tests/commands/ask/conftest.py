@@ -2,21 +2,15 @@ import pytest
 
 from falcon_job.commands import ask as command
 from falcon_job.machine import Machine
-from falcon_job.stages.evaluate import evaluate
-from falcon_job.stages.export import export
 from falcon_job.stages.fetch import fetch
 from falcon_job.stages.preprocess import preprocess
 from tests.commands.ask.asking import first_passage, write_rows
-from tests.inference.finished_run import finished_run, fresh_copy, make_params, write_params
+from tests.inference.finished_run import exported_run, finished_run, fresh_copy, make_params, write_params
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    run = finished_run()
-    workspace = fresh_copy(tmp_path_factory.mktemp("trained"), run.workspace)
-    evaluate(run.params, Machine(), workspace)
-    export(run.params, Machine(), workspace)
-    return workspace
+    return exported_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
