@@ -138,8 +138,8 @@ def find(model: ModelParams, workspace: Workspace) -> Path:
 def _download(model: ModelParams, revision: str, workspace: Workspace) -> Path:
     """Download the files of a model that are not in the cache, and return its folder there.
 
-    If the Hub cannot be reached, a complete copy in the cache is used. Weights are downloaded last, so a copy that has
-    all weights has the other files, too.
+    If the Hub cannot be reached or refuses, a complete copy in the cache is used: a commit never changes. Weights are
+    downloaded last, so a copy that has all weights has the other files, too.
     """
     try:
         names = [name for name in list_files(model.source, revision) if _matches(name, FILES)]

@@ -154,6 +154,14 @@ def test_fetch_takes_a_complete_copy_where_the_hub_is_down(job, hub, refused, tr
     assert job.workspace.base.read_bytes() == first
 
 
+def test_fetch_takes_a_complete_copy_where_the_hub_refuses(job, hub):
+    job.run()
+    first = job.workspace.base.read_bytes()
+    hub.denial = (403, "GatedRepo")
+    assert job.run() == ""
+    assert job.workspace.base.read_bytes() == first
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_an_incomplete_copy_does_not_replace_the_hub(job, name):
     job.run()
