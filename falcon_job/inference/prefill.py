@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from falcon_job.packing import Pack, pack_logits
+from falcon_job.packing import Pack, branch_log_probabilities, pack_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,9 @@ def prefill(model: Any, pack: Pack, device: torch.device) -> Prefill:
     slots = [each.to(device, non_blocking=True) for each in pack.prompt_slots()]
     moved = pack.to(device, non_blocking=True)
     cache = DynamicCache()
-    logits = pack_logits(model, moved, cache).float()
-    tokens = logits.log_softmax(-1).gather(-1, moved.targets[:, None])[:, 0]
-    completions = torch.split(tokens, list(pack.completion_lengths))
-    firsts = torch.tensor([0, *pack.completion_lengths[:-1]], device=device).cumsum(0)
-    return Prefill(pack.keys, torch.stack([each.sum() for each in completions]), logits[firsts], slots, cache)
+    logits = pack_logits(model, moved, cache)
+    first_logits = logits[moved.first_targets()].float()
+    return Prefill(pack.keys, branch_log_probabilities(logits, moved), first_logits, slots, cache)
 
 
 def prompt_cache(prefills: Sequence[Prefill]) -> tuple[DynamicCache, Tensor]:

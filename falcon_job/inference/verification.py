@@ -94,7 +94,9 @@ def answer_logits(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
 def _answer_log_probabilities(model: Model, passages: Sequence[EncodedPassage]) -> Tensor:
     """Return the log probability of each answer token of all questions: float32 [answer tokens], on the CPU."""
     with torch.inference_mode():
-        return torch.cat([token_log_probabilities(model, pack).cpu() for pack in _packs(model, passages)])
+        return torch.cat(
+            [token_log_probabilities(pack_logits(model, pack), pack).cpu() for pack in _packs(model, passages)]
+        )
 
 
 def _packs(model: Model, passages: Sequence[EncodedPassage]) -> Iterator[Pack]:

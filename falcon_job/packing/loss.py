@@ -41,18 +41,27 @@ def completion_loss(model: nn.Module, pack: Pack) -> Tensor:
     return functional.cross_entropy(_to_float32_or_wider(pack_logits(model, pack)), pack.targets, reduction="sum")
 
 
-def token_log_probabilities(model: nn.Module, pack: Pack) -> Tensor:
-    """Return the log-probability of each completion token, given the tokens visible to it, float32 (or wider) [N]."""
-    log_probabilities = _to_float32_or_wider(pack_logits(model, pack)).log_softmax(-1)
+def token_log_probabilities(logits: Tensor, pack: Pack) -> Tensor:
+    """Return the log-probability of each completion token, given the tokens visible to it, float32 (or wider) [N].
+
+    Args:
+        logits: from `pack_logits`, [N, vocabulary].
+        pack: must be on the device of the logits.
+    """
+    log_probabilities = _to_float32_or_wider(logits).log_softmax(-1)
     return log_probabilities.gather(-1, pack.targets[:, None])[:, 0]
 
 
-def branch_log_probabilities(model: nn.Module, pack: Pack) -> Tensor:
+def branch_log_probabilities(logits: Tensor, pack: Pack) -> Tensor:
     """Return the log-probability of each branch's completion, float32 (or wider) [B], in the order of `pack.keys`.
 
     It is the sum over the branch's completion tokens, and 0 if there are none.
+
+    Args:
+        logits: from `pack_logits`, [N, vocabulary].
+        pack: must be on the device of the logits.
     """
-    tokens = token_log_probabilities(model, pack)
+    tokens = token_log_probabilities(logits, pack)
     return torch.stack([part.sum() for part in torch.split(tokens, list(pack.completion_lengths))])
 
 

@@ -40,13 +40,17 @@ class Pack:
         """Return L, including padding."""
         return self.input_ids.shape[1]
 
+    def first_targets(self) -> Tensor:
+        """Return where the completion of each branch begins in `targets`, int64 [B], if none is empty."""
+        starts = np.cumsum([0, *self.completion_lengths[:-1]])
+        return torch.from_numpy(starts).to(self.targets.device)
+
     def prompt_slots(self) -> list[Tensor]:
         """Return the slots of each branch's prompt, including its prefix, int64 in the order of positions.
 
         These are the slots that the first completion token attends to, so every branch must have a completion.
         """
-        ends = np.cumsum([0, *self.completion_lengths[:-1]])
-        return [self._visible_to(slot) for slot in self.predicting[torch.from_numpy(ends)].tolist()]
+        return [self._visible_to(slot) for slot in self.predicting[self.first_targets()].tolist()]
 
     def _visible_to(self, slot: int) -> Tensor:
         if isinstance(self.mask, BlockSparseMask):

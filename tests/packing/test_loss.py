@@ -11,6 +11,7 @@ from falcon_job.packing import (
     Tree,
     branch_log_probabilities,
     completion_loss,
+    pack_logits,
     token_log_probabilities,
 )
 from tests.packing.strategies import TREES
@@ -37,7 +38,8 @@ def test_scores_equal_those_of_separate_sequences(model, trees):
     tolerance = {"rel": 1e-5, "abs": 1e-6}  # RMSNorm computes in float32
 
     with torch.no_grad():
-        tokens, branches = token_log_probabilities(model, pack), branch_log_probabilities(model, pack)
+        logits = pack_logits(model, pack)
+        tokens, branches = token_log_probabilities(logits, pack), branch_log_probabilities(logits, pack)
         loss = completion_loss(model, pack)
     assert tokens.tolist() == pytest.approx([each for row in expected for each in row], **tolerance)
     assert branches.tolist() == pytest.approx([sum(row) for row in expected], **tolerance)
@@ -50,7 +52,8 @@ def test_scores_come_in_the_order_of_the_keys():
     pack = Packer.dense(64).make_pack([tree])
 
     with torch.no_grad():
-        scores = dict(zip(pack.keys, branch_log_probabilities(model, pack).tolist(), strict=True))
+        log_probabilities = branch_log_probabilities(pack_logits(model, pack), pack).tolist()
+    scores = dict(zip(pack.keys, log_probabilities, strict=True))
     assert scores == {branch.key: pytest.approx(sum(separate(model, tree, branch))) for branch in tree.branches}
 
 
@@ -58,5 +61,5 @@ def test_bf16_models_are_scored_in_float32():
     model = falcon_7b_type().to(torch.bfloat16)
     pack = Packer.dense(64).make_pack([Tree([5], (Branch([9], [1]),))])
 
-    assert token_log_probabilities(model, pack).dtype == torch.float32
+    assert token_log_probabilities(pack_logits(model, pack), pack).dtype == torch.float32
     assert completion_loss(model, pack).dtype == torch.float32
