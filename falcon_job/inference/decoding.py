@@ -55,8 +55,8 @@ class _Batch:
         self._device = prefills[0].first_logits.device
         self._cache, lengths = prompt_cache(prefills)
         self._positions = lengths.to(self._device)
-        self._slots = torch.arange(int(lengths.max()), device=self._device)
-        self._starts = self._slots.numel() - self._positions  # the first slot of each row that is not padding
+        self._width = int(lengths.max())
+        self._starts = self._width - self._positions  # the first slot of each row that is not padding
         self._rows = torch.arange(len(lengths), device=self._device)
         self._running = torch.ones(len(lengths), dtype=torch.bool, device=self._device)
         self._tokens: list[list[int]] = [[] for _ in lengths]
@@ -72,7 +72,8 @@ class _Batch:
         self._last = choices.argmax(-1)
         gained = log_probabilities.gather(-1, self._last[:, None])[:, 0].double()
         self._scores[self._rows] += torch.where(self._running, gained, 0.0)
-        for row, token, running in zip(self._rows.tolist(), self._last.tolist(), self._running.tolist(), strict=True):
+        # one copy to the CPU, since each one waits for the GPU
+        for row, token, running in torch.stack([self._rows, self._last, self._running], dim=1).tolist():
             if running:
                 self._tokens[row].append(token)
         self._running = self._running & (self._last != self._end)
@@ -89,8 +90,9 @@ class _Batch:
 
     def next_logits(self) -> Tensor:
         """Return the logits of the next token of each row, [rows, vocabulary]."""
-        self._slots = torch.arange(len(self._slots) + 1, device=self._device)
-        mask = (self._slots[None] >= self._starts[:, None])[:, None, None]
+        self._width += 1
+        slots = torch.arange(self._width, device=self._device)
+        mask = (slots >= self._starts[:, None])[:, None, None]
         output = self._model(
             input_ids=self._last[:, None],
             position_ids=self._positions[:, None],
