@@ -157,7 +157,7 @@ def test_fetch_takes_a_complete_copy_where_the_hub_is_down(job, hub, refused, tr
 def test_fetch_takes_a_complete_copy_where_the_hub_refuses(job, hub):
     job.run()
     first = job.workspace.base.read_bytes()
-    hub.denial = (403, "GatedRepo")
+    hub.repo = "org/renamed"  # as a private model looks without a token
     assert job.run() == ""
     assert job.workspace.base.read_bytes() == first
 
